@@ -1,0 +1,3 @@
+//! The `exectrace` command.
+#![forbid(unsafe_code)]
+fn main() {}
