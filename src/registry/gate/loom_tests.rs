@@ -10,11 +10,10 @@ use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::sync::atomic::AtomicUsize;
 
-use loom::cell::UnsafeCell;
-use loom::sync::Arc;
-use loom::thread;
-
 use super::*;
+use crate::sync::Arc;
+use crate::sync::UnsafeCell;
+use crate::sync::thread;
 
 /// Any stack pointer.
 const SP: u64 = 0x7000;
@@ -67,7 +66,7 @@ struct World {
     gate: AtomicU32,
     busy: AtomicU64,
     slot: AtomicU64,
-    post: Arc<barrier::Post>,
+    post: std::sync::Arc<barrier::Post>,
     /// What the session prepares before it turns the gate, read inside the section.
     tables: UnsafeCell<u32>,
     /// Loom fails an execution in which two threads touch one of these without an order.
@@ -83,7 +82,7 @@ impl World {
             gate: AtomicU32::new(1),
             busy: AtomicU64::new(0),
             slot: AtomicU64::new(slot_word(1, OLD)),
-            post: Arc::new(barrier::Post::default()),
+            post: std::sync::Arc::new(barrier::Post::of_this_asker()),
             tables: UnsafeCell::new(1),
             buffers: [UnsafeCell::new(0), UnsafeCell::new(0)],
             handed: [AtomicU32::new(0), AtomicU32::new(0)],
@@ -183,7 +182,7 @@ fn spawn_owner<O: Orders + 'static>(
 ) -> thread::JoinHandle<()> {
     let world = Arc::clone(world);
     thread::spawn(move || {
-        let _taking = barrier::Taking::part(Arc::clone(&world.post));
+        let _taking = barrier::Taking::part(world.post.clone());
         let mut generation = 1;
         for _ in 0..events {
             emit::<O>(form, &world, &mut generation);
