@@ -1,2 +1,32 @@
-//! Placeholder.
+//! Addresses to functions, files and lines, offline and by build id.
+//!
+//! This crate knows modules and addresses, no traces: a caller tells where modules stood in the
+//! memory of a process ([`Module`]), and asks what stands at an address ([`Symbolizer::resolve`]).
+//! The answer comes from the module's own file or from its separate debug file.
+//!
+//! Invariants:
+//! 1. A file MUST be the one that was loaded: its build id is the module's, or, where the module
+//!    has none, its size and its time of change are. Otherwise names would be plausible and wrong.
+//! 2. No file makes it panic or recurse without bound: files are as untrusted as the trace that
+//!    names them. What cannot be read is a [`Missing`] with the reason.
+//! 3. Unknown is `None`, never a neighbour's name.
 #![forbid(unsafe_code)]
+
+mod demangle;
+mod dwarf;
+mod elf;
+mod module;
+mod separate;
+mod symbolizer;
+mod symbols;
+
+pub use demangle::demangle;
+pub use module::Missing;
+pub use module::Module;
+pub use module::ModuleId;
+pub use module::Source;
+pub use module::Space;
+pub use module::Status;
+pub use symbolizer::Frame;
+pub use symbolizer::Resolved;
+pub use symbolizer::Symbolizer;
