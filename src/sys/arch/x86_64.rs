@@ -1,0 +1,42 @@
+//! x86-64: rsp, rbp, and the CRC32 instruction of SSE4.2.
+
+use crate::encode::crc;
+use std::arch::asm;
+use std::arch::x86_64::_mm_crc32_u8;
+use std::arch::x86_64::_mm_crc32_u64;
+
+/// The stack pointer.
+#[inline(always)]
+pub fn sp() -> usize {
+    let value;
+    // SAFETY: copies a register.
+    unsafe { asm!("mov {}, rsp", out(reg) value, options(nomem, nostack, preserves_flags)) };
+    value
+}
+
+/// The frame pointer of the function this is inlined into; any number where that has none.
+#[inline(always)]
+pub fn fp() -> usize {
+    let value;
+    // SAFETY: copies a register.
+    unsafe { asm!("mov {}, rbp", out(reg) value, options(nomem, nostack, preserves_flags)) };
+    value
+}
+
+/// Continues a CRC-32C, by the instruction where the machine has it.
+pub fn crc32c_update(state: u32, bytes: &[u8]) -> u32 {
+    if std::is_x86_feature_detected!("sse4.2") {
+        // SAFETY: the machine has SSE4.2.
+        unsafe { by_instruction(state, bytes) }
+    } else {
+        crc::update(state, bytes)
+    }
+}
+
+#[target_feature(enable = "sse4.2")]
+fn by_instruction(state: u32, bytes: &[u8]) -> u32 {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let state =
+        words.iter().fold(u64::from(state), |s, w| _mm_crc32_u64(s, u64::from_le_bytes(*w)));
+    rest.iter().fold(state as u32, |s, b| _mm_crc32_u8(s, *b))
+}
