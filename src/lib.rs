@@ -1,7 +1,13 @@
 //! A process-wide execution tracer for Rust programs.
+#[doc(hidden)]
+pub mod buf;
 pub mod encode;
 #[doc(hidden)]
+pub mod intern;
+#[doc(hidden)]
 pub mod sync;
+#[doc(hidden)]
+pub mod sys;
 
 #[cfg(doctest)]
 #[doc = include_str!("../docs/format.md")]
