@@ -360,3 +360,194 @@ fn extent(segment_bytes: u32, spot: &Spot) -> Option<(u32, u32)> {
         && end <= u64::from(limit);
     sound.then_some((offset, len))
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::buf::Buffers;
+    use crate::buf::test_arena::TestArena;
+    use crate::sync::thread;
+
+    fn add(log: &Log, a: &TestArena, max: u32, bytes: &[u8]) -> Option<Place> {
+        log.insert(a, max, bytes.len() as u32, |to| {
+            to.copy_from_slice(bytes);
+            true
+        })
+    }
+
+    fn all(cursor: &mut Cursor, log: &Log, a: &TestArena) -> Vec<Vec<u8>> {
+        let mut v = Vec::new();
+        cursor.scan(log, a, |r| v.push(r.to_vec()));
+        v
+    }
+
+    #[test]
+    fn records_come_out_once_in_order_over_segments() {
+        let a = TestArena::new(4, 0xaa);
+        let (log, mut cursor) = (Log::default(), Cursor::default());
+        assert!(all(&mut cursor, &log, &a).is_empty());
+        let records: Vec<Vec<u8>> =
+            (0..300u32).map(|i| vec![i as u8; 1 + (i as usize * 37) % 900]).collect();
+        let mut seen = Vec::new();
+        for (i, r) in records.iter().enumerate() {
+            assert!(add(&log, &a, 4, r).is_some());
+            if i % 7 == 0 {
+                seen.extend(all(&mut cursor, &log, &a));
+            }
+        }
+        seen.extend(all(&mut cursor, &log, &a));
+        assert_eq!(seen, records);
+        assert!(all(&mut cursor, &log, &a).is_empty(), "each once");
+        assert_eq!((cursor.holes(), cursor.damaged()), (0, 0));
+        let used: Vec<u32> = log.segments(&a).collect();
+        assert!(used.len() >= 2, "135,000 bytes take more than one segment");
+        assert_eq!(a.pool.free(), 4 - used.len() as u32);
+        assert_eq!(all(&mut Cursor::default(), &log, &a), records, "a late reader gets all");
+    }
+
+    #[test]
+    fn a_record_that_was_given_up_is_a_hole_and_nothing_more() {
+        let a = TestArena::new(1, 0xaa);
+        let (log, mut cursor) = (Log::default(), Cursor::default());
+        assert!(log.insert(&a, 1, 5, |_| false).is_none());
+        assert!(add(&log, &a, 1, b"after").is_some());
+        assert_eq!(all(&mut cursor, &log, &a), [b"after"]);
+        assert_eq!(cursor.holes(), 1);
+        assert!(all(&mut cursor, &log, &a).is_empty());
+    }
+
+    #[test]
+    fn a_hole_is_handed_out_once_it_is_filled_and_before_what_is_newer() {
+        let a = TestArena::new(1, 0xaa);
+        let (log, mut cursor) = (Log::default(), Cursor::default());
+        // While the first record is written, a handler inserts one, and the drainer scans.
+        log.insert(&a, 1, 5, |to| {
+            assert!(add(&log, &a, 1, b"inner").is_some());
+            assert_eq!(all(&mut cursor, &log, &a), [b"inner"]);
+            assert_eq!(cursor.holes(), 1);
+            to.copy_from_slice(b"outer");
+            true
+        })
+        .unwrap();
+        add(&log, &a, 1, b"later").unwrap();
+        assert_eq!(all(&mut cursor, &log, &a), [b"outer", b"later"]);
+        assert_eq!(cursor.holes(), 0);
+    }
+
+    #[test]
+    fn bounds_are_kept() {
+        let a = TestArena::new(3, 0xaa);
+        let log = Log::default();
+        assert!(add(&log, &a, 2, b"").is_none());
+        assert!(add(&log, &a, 2, &vec![1; RECORD_BYTES_MAX as usize + 1]).is_none());
+        let big = vec![7; RECORD_BYTES_MAX as usize];
+        assert!(add(&log, &a, 2, &big).is_some());
+        assert!(add(&log, &a, 2, &big).is_some(), "the second needs a second segment");
+        assert!(add(&log, &a, 2, &big).is_none(), "a third segment is not allowed");
+        assert_eq!(a.pool.free(), 1);
+        assert!(add(&log, &a, 3, &big).is_some(), "until it is");
+        assert!(add(&log, &a, 9, &big).is_none(), "and then no buffer is free");
+        assert_eq!(a.pool.free(), 0);
+        assert_eq!(all(&mut Cursor::default(), &log, &a).len(), 3);
+    }
+
+    #[test]
+    fn segments_fill_to_the_last_byte() {
+        let a = TestArena::new(2, 0xaa);
+        let log = Log::default();
+        // 65,472 bytes behind the head, 16 bytes for the shortest record with its entry.
+        for i in 0..4092u32 {
+            assert_eq!(add(&log, &a, 1, &[i as u8]).map(|p| p.entry), Some(i));
+        }
+        assert!(add(&log, &a, 1, &[0]).is_none());
+        assert_eq!(all(&mut Cursor::default(), &log, &a).len(), 4092);
+    }
+
+    #[test]
+    fn a_broken_mapping_costs_records_and_never_bounds() {
+        let mut checked = 0;
+        for seed in 0..if cfg!(miri) { 8 } else { 400u64 } {
+            let a = TestArena::new(3, 0xaa);
+            let (log, mut cursor) = (Log::default(), Cursor::default());
+            for i in 0..200u32 {
+                let _ = add(&log, &a, 3, &vec![i as u8; 1 + (i as usize * 53) % 800]);
+            }
+            let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+            let mut random = || {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                state
+            };
+            for _ in 0..1 + random() % 40 {
+                let index = (random() % 3) as u32;
+                match random() % 6 {
+                    0 => a.head(index).publish.store(random(), Relaxed),
+                    1 => a.head(index).next.store(random() as u32 % 5, Relaxed),
+                    2 => log.first.store(random() as u32 % 5, Relaxed),
+                    _ => a.entry(index, random() as u32 % 150).store(random(), Relaxed),
+                }
+                cursor.scan(&log, &a, |r| {
+                    assert!((1..=RECORD_BYTES_MAX as usize).contains(&r.len()));
+                    checked += 1;
+                });
+            }
+            assert!(log.segments(&a).count() <= 3);
+        }
+        assert!(checked > 100);
+    }
+
+    #[test]
+    fn entries_that_point_outside_are_counted() {
+        let a = TestArena::new(1, 0xaa);
+        let log = Log::default();
+        for _ in 0..4 {
+            add(&log, &a, 1, b"12345678").unwrap();
+        }
+        let wild = [(0u64, 8u64), (60, 8), (65_536 - 8, 8), (64, 40_000)];
+        for (n, (offset, len)) in wild.into_iter().enumerate() {
+            a.entry(0, n as u32).store(offset << 32 | len, Relaxed);
+        }
+        let mut cursor = Cursor::default();
+        assert!(all(&mut cursor, &log, &a).is_empty());
+        assert_eq!(cursor.damaged(), 4);
+    }
+
+    #[test]
+    fn writers_and_a_reader_at_the_same_time() {
+        const EACH: u64 = if cfg!(miri) { 40 } else { 20_000 };
+        let a = TestArena::new(40, 0xaa);
+        let (log, mut cursor) = (Log::default(), Cursor::default());
+        let mut seen = [0u64; 3];
+        thread::scope(|s| {
+            for writer in 0..3u64 {
+                let (a, log) = (&a, &log);
+                s.spawn(move || {
+                    for n in 0..EACH {
+                        let len = 16 + (n % 5) as usize;
+                        let mut r = vec![writer as u8; len];
+                        r[..8].copy_from_slice(&n.to_le_bytes());
+                        add(log, a, 40, &r).unwrap();
+                    }
+                });
+            }
+            while seen.iter().sum::<u64>() < 3 * EACH {
+                cursor.scan(&log, &a, |r| {
+                    let n = u64::from_le_bytes(*r.first_chunk().unwrap());
+                    let writer = r[8];
+                    assert!(r[8..].iter().all(|b| *b == writer), "half a record");
+                    assert_eq!(r.len(), 16 + (n % 5) as usize);
+                    assert_eq!(n, seen[writer as usize], "out of order or twice");
+                    seen[writer as usize] += 1;
+                });
+            }
+        });
+        assert_eq!(cursor.holes(), 0);
+        assert_eq!(
+            a.pool.free() as usize,
+            40 - log.segments(&a).count(),
+            "losers gave theirs back"
+        );
+        assert!(!a.start(0).is_null());
+    }
+}
