@@ -3,6 +3,8 @@
 //! A stack is defined in the log, as the structural event of the format, before its id can be
 //! found. A look-up of a stack that was seen before touches one slot and one entry.
 
+pub mod capture;
+
 use crate::encode::field::Writer;
 use crate::encode::schema::Kind;
 use crate::encode::schema::STACK_TRUNCATED;

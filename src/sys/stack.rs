@@ -36,7 +36,7 @@ impl StackBounds {
 }
 
 /// The bounds of the calling thread's stack; `None` where it does not stand on its own (a signal
-/// stack, a coroutine) or the kernel does not tell. Async-signal-safe; keeps `errno`. 1 us, before
+/// stack, a coroutine) or the kernel does not tell. Async-signal-safe; keeps `errno`. 5 us, before
 /// kernel 6.11 up to 70.
 pub fn stack_bounds() -> Option<StackBounds> {
     let _keep = Errno::save();

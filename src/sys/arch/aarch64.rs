@@ -5,6 +5,10 @@ use std::arch::aarch64::__crc32cb;
 use std::arch::aarch64::__crc32cd;
 use std::arch::asm;
 
+/// The bits of a return address on a stack that name code: above them may stand its signature
+/// (pointer authentication).
+pub const CODE_BITS: u64 = (1 << 48) - 1;
+
 /// The stack pointer.
 #[inline(always)]
 pub fn sp() -> usize {

@@ -1,6 +1,9 @@
 //! Other machines: the address of a local stands for the stack pointer, no frame pointers, the CRC
 //! by table.
 
+/// The bits of a return address on a stack that name code: here all of them.
+pub const CODE_BITS: u64 = u64::MAX;
+
 /// An address near the stack pointer.
 #[inline(always)]
 pub fn sp() -> usize {

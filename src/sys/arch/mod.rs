@@ -10,6 +10,7 @@ mod machine;
 #[path = "x86_64.rs"]
 mod machine;
 
+pub use machine::CODE_BITS;
 pub use machine::crc32c_update;
 pub use machine::fp;
 pub use machine::sp;

@@ -5,6 +5,9 @@ use std::arch::asm;
 use std::arch::x86_64::_mm_crc32_u8;
 use std::arch::x86_64::_mm_crc32_u64;
 
+/// The bits of a return address on a stack that name code: here all of them.
+pub const CODE_BITS: u64 = u64::MAX;
+
 /// The stack pointer.
 #[inline(always)]
 pub fn sp() -> usize {
