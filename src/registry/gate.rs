@@ -30,13 +30,19 @@
 //! 2. A thread MUST NOT wait while its busy word is set, and a nested event never waits.
 //!    Otherwise the controller and the thread wait for each other.
 //! 3. Buffer bytes are written only between an [`enter`] that said true and [`leave`], into the
-//!    buffer of the record's slot read in between. Otherwise a taken buffer is written.
+//!    buffer that the owner put into its slot for that generation. Otherwise a taken buffer is
+//!    written.
 //! 4. The controller takes a slot only after the heavy barrier and after [`is_out`] said true
 //!    behind it, only by [`take_slot`] with the number that it turned the gate to. A thread that
-//!    is not out goes on the late list. Otherwise it takes what is being written.
+//!    is not out goes on the late list. Otherwise it takes what is being written. At a stop's
+//!    deadline it takes a late thread's buffer as well, before it copies what is published there,
+//!    and keeps it aside until the thread is out.
 //! 5. Generation numbers MUST be monotone for the life of the process, also over sessions.
 //!    Otherwise a thread that slept through a stop writes into a buffer of the session before.
-//! 6. Only the session turns the gate. Otherwise two turns race for one number.
+//! 6. A nested event looks at the gate too, and is counted where that is paused. Its outer event
+//!    may have set the busy word after the controller looked. Otherwise it writes to the side
+//!    buffer during the snapshot, or after the side buffer was read for the last time.
+//! 7. Only the session turns the gate. Otherwise two turns race for one number.
 
 use crate::sync::AtomicU32;
 use crate::sync::AtomicU64;

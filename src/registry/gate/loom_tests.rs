@@ -43,7 +43,7 @@ enum Barrier {
 #[derive(Clone, Copy, PartialEq)]
 enum Take {
     Tagged,
-    CheckThenTake,
+    CheckFirst,
     Swap,
     /// Compares the buffer's index only.
     AnyTag,
@@ -161,7 +161,7 @@ fn turn_and_look<O: Orders>(form: Form, world: &World, word: u32) -> bool {
 fn take(form: Form, slot: &AtomicU64, older_than: u32) -> Option<Tagged> {
     match form.take {
         Take::Tagged => take_slot(slot, older_than),
-        Take::CheckThenTake => {
+        Take::CheckFirst => {
             let seen = slot_content(slot.load(Ordering::Acquire))?;
             if seen.0 >= older_than {
                 return None;
@@ -356,7 +356,7 @@ fn a_relaxed_look_at_busy_fails() {
 #[test]
 fn check_then_take_fails() {
     must_fail("handed over twice", || {
-        advance::<Sound>(Form { take: Take::CheckThenTake, ..SOUND })
+        advance::<Sound>(Form { take: Take::CheckFirst, ..SOUND })
     });
 }
 
