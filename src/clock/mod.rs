@@ -177,14 +177,6 @@ impl Clock {
     pub fn snapshot(self) -> Snapshot {
         best_of_five(|| self.now_ordered().0, sys::mono_ns, sys::wall_ns, sys::boot_ns)
     }
-
-    /// Keeps a rate in ticks a second that was measured over a session, for the next one's header.
-    pub fn remember_rate(self, ticks_per_second: u64) {
-        let rate = ticks_per_second.checked_shl(self.shift).unwrap_or(0);
-        if self.is_counter() && plausible(rate) {
-            RATE_HZ.store(rate, Ordering::Relaxed);
-        }
-    }
 }
 
 /// CLOCK_MONOTONIC in nanoseconds: the time where the counter cannot be trusted.
@@ -192,6 +184,15 @@ impl Clock {
 #[inline(never)]
 pub fn slow_raw() -> u64 {
     sys::mono_ns()
+}
+
+/// Keeps a rate in ticks a second that was measured over a session, for the next one's header.
+pub fn remember_rate(ticks_per_second: u64) {
+    let clock = Clock::get();
+    let raw_hz = ticks_per_second.checked_mul(1 << clock.shift()).unwrap_or(0);
+    if clock.is_counter() && plausible(raw_hz) {
+        RATE_HZ.store(raw_hz, Ordering::Relaxed);
+    }
 }
 
 /// The shift for a counter of this rate: a tick is the largest power of two of counts that takes at
@@ -337,6 +338,20 @@ mod tests {
         assert!(rate.abs_diff(known) < known / 20, "{rate} {known}");
         assert_eq!(estimate(&a, &a), None);
         assert_eq!(estimate(&b, &a), None);
+    }
+
+    #[test]
+    fn rates_that_cannot_be_are_not_kept() {
+        let before = Clock::get().rate();
+        for odd in [0, 1, u64::MAX, u64::MAX >> 2] {
+            remember_rate(odd);
+            assert_eq!(Clock::get().rate(), before, "{odd}");
+        }
+        let near = before + 1;
+        remember_rate(near);
+        let kept = if Clock::get().is_counter() { near } else { before };
+        assert_eq!(Clock::get().rate(), kept);
+        assert!(Clock::get().rate_is_known());
     }
 
     #[test]

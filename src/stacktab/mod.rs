@@ -4,6 +4,7 @@
 //! found. A look-up of a stack that was seen before touches one slot and one entry.
 
 pub mod capture;
+pub mod modules;
 
 use crate::encode::field::Writer;
 use crate::encode::schema::Kind;

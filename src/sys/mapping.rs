@@ -225,6 +225,17 @@ pub fn private_zeroed(bytes: usize) -> Option<*mut u8> {
     (base != libc::MAP_FAILED).then_some(base.cast())
 }
 
+/// Makes memory of `private_zeroed` zero again and gives its pages back. False: it still has what
+/// it had. Async-signal-safe.
+///
+/// # Safety
+/// - `bytes` from `addr` are whole pages of one `private_zeroed`, and nobody expects them to stay.
+pub unsafe fn zero_private(addr: *mut u8, bytes: usize) -> bool {
+    let _keep = Errno::save();
+    // SAFETY: the caller's range; private anonymous pages read as zero after it.
+    unsafe { libc::madvise(addr.cast(), bytes, libc::MADV_DONTNEED) == 0 }
+}
+
 /// Gives memory of `private_zeroed` back. Async-signal-safe.
 ///
 /// # Safety
@@ -341,6 +352,12 @@ mod tests {
     fn private_memory_is_zero() {
         let addr = private_zeroed(8192).unwrap();
         // SAFETY: 8192 bytes were mapped.
+        assert_eq!(unsafe { *addr.wrapping_add(8191) }, 0);
+        // SAFETY: as above.
+        unsafe { *addr.wrapping_add(8191) = 4 };
+        // SAFETY: the whole mapping.
+        assert!(unsafe { zero_private(addr, 8192) });
+        // SAFETY: as above.
         assert_eq!(unsafe { *addr.wrapping_add(8191) }, 0);
         // SAFETY: mapped by the line above, not used again.
         unsafe { release_private(addr, 8192) };

@@ -17,6 +17,7 @@ pub mod crc;
 pub mod errno;
 pub mod file;
 pub mod futex;
+pub mod loader;
 pub mod mapping;
 pub mod membarrier;
 pub mod process;

@@ -78,15 +78,15 @@ pub fn exit_key(f: unsafe extern "C" fn(*mut c_void)) -> bool {
     false
 }
 
-/// Sets the calling thread's value of the exit key, a number that the destructor gets as an address;
-/// 0 = do not call it. False without a key. Neither allocates nor locks; async-signal-safe in glibc and musl.
-pub fn set_exit_value(value: usize) -> bool {
+/// Sets the calling thread's value of the exit key, which the destructor gets; null = do not call
+/// it. False without a key. Neither allocates nor locks; async-signal-safe in glibc and musl.
+#[allow(clippy::not_unsafe_ptr_arg_deref)] // libc keeps the address and does not look there.
+pub fn set_exit_value(value: *mut c_void) -> bool {
     let key = KEY.load(Ordering::Relaxed);
     if key == 0 || key == MAKING {
         return false;
     }
-    let value = std::ptr::without_provenance(value);
-    // SAFETY: the key was made and is never deleted; the value is a number, libc only keeps it.
+    // SAFETY: the key was made and is never deleted; libc only keeps the value.
     unsafe { libc::pthread_setspecific(key - 1, value) == 0 }
 }
 
@@ -261,11 +261,11 @@ mod tests {
             assert!(text.contains("1 passed"), "{text}");
             return;
         }
-        assert!(!set_exit_value(1), "no key yet");
+        assert!(!set_exit_value(std::ptr::dangling_mut()), "no key yet");
         assert!(exit_key(ended));
         assert!(exit_key(ended), "a second call finds the first key");
         for value in [3, 4] {
-            let at_end = move || set_exit_value(value);
+            let at_end = move || set_exit_value(std::ptr::without_provenance_mut(value));
             assert!(std::thread::spawn(at_end).join().unwrap());
         }
         assert_eq!(ENDED.load(Ordering::Relaxed), 7);

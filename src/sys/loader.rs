@@ -1,0 +1,198 @@
+//! The modules that the dynamic loader has in memory, seen while it holds its lock.
+//!
+//! Control side only: the lock is the loader's, which an event must not wait for.
+
+use std::ffi::CStr;
+use std::ffi::c_int;
+use std::ffi::c_void;
+use std::ops::ControlFlow;
+
+/// How often modules were added and removed in the life of the process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// `dlpi_adds`.
+    pub adds: u64,
+    /// `dlpi_subs`.
+    pub subs: u64,
+}
+
+/// A module as the loader describes it; it cannot be unloaded while this lives.
+#[derive(Clone, Copy, Debug)]
+pub struct Loaded<'a> {
+    /// What was added to the addresses in the file.
+    pub bias: u64,
+    /// The loader's name of it; empty for the program itself in glibc.
+    pub name: &'a [u8],
+    /// Whether the kernel started the process with these headers.
+    pub is_program: bool,
+    /// Whether the kernel brought it.
+    pub is_vdso: bool,
+    headers: &'a [libc::Elf64_Phdr],
+}
+
+/// Calls `f` with each module until it breaks. MUST NOT allocate or wait inside `f`: an allocator
+/// may want the loader's lock while it holds its own. Otherwise two threads wait for each other.
+pub fn for_each(mut f: impl FnMut(&Loaded<'_>, Counters) -> ControlFlow<()>) {
+    unsafe extern "C" fn call<F: FnMut(&Loaded<'_>, Counters) -> ControlFlow<()>>(
+        info: *mut libc::dl_phdr_info,
+        bytes: libc::size_t,
+        f: *mut c_void,
+    ) -> c_int {
+        // SAFETY: `f` is the closure below, lent to this call alone.
+        let f = unsafe { &mut *f.cast::<F>() };
+        // SAFETY: the loader's struct, valid during the call; counters are read only where it is
+        // long enough to have them.
+        let info = unsafe { &*info };
+        let has_counters = bytes >= size_of::<libc::dl_phdr_info>();
+        let counters = if has_counters {
+            Counters { adds: info.dlpi_adds, subs: info.dlpi_subs }
+        } else {
+            Counters::default()
+        };
+        match f(&Loaded::new(info), counters) {
+            ControlFlow::Continue(()) => 0,
+            ControlFlow::Break(()) => 1,
+        }
+    }
+    fn with<F: FnMut(&Loaded<'_>, Counters) -> ControlFlow<()>>(f: &mut F) {
+        // SAFETY: `call::<F>` gets the closure that it is made for, only during this call.
+        unsafe { libc::dl_iterate_phdr(Some(call::<F>), std::ptr::from_mut(f).cast()) };
+    }
+    with(&mut f);
+}
+
+/// The counters now. Takes the loader's lock once.
+pub fn counters() -> Counters {
+    let mut now = Counters::default();
+    for_each(|_, counters| {
+        now = counters;
+        ControlFlow::Break(())
+    });
+    now
+}
+
+impl<'a> Loaded<'a> {
+    fn new(info: &'a libc::dl_phdr_info) -> Self {
+        let count = usize::from(info.dlpi_phnum);
+        let headers = if info.dlpi_phdr.is_null() {
+            &[]
+        } else {
+            // SAFETY: the loader gives `count` headers, in memory as long as the module.
+            unsafe { std::slice::from_raw_parts(info.dlpi_phdr, count) }
+        };
+        let name = if info.dlpi_name.is_null() {
+            c""
+        } else {
+            // SAFETY: the loader's string, in memory as long as the module.
+            unsafe { CStr::from_ptr(info.dlpi_name) }
+        };
+        // SAFETY: a number for a number.
+        let program = unsafe { libc::getauxval(libc::AT_PHDR) };
+        // SAFETY: as above.
+        let vdso = unsafe { libc::getauxval(libc::AT_SYSINFO_EHDR) };
+        let mut loaded = Loaded {
+            bias: info.dlpi_addr,
+            name: name.to_bytes(),
+            is_program: info.dlpi_phdr.addr() as u64 == program && program != 0,
+            is_vdso: false,
+            headers,
+        };
+        let range = loaded.range();
+        loaded.is_vdso = vdso != 0 && range.is_some_and(|(base, _)| base == vdso);
+        loaded
+    }
+
+    /// Lowest address and the bytes from there to the highest, whole pages at the low end.
+    pub fn range(&self) -> Option<(u64, u64)> {
+        let page = super::page_bytes() as u64;
+        let loads = || self.headers.iter().filter(|h| h.p_type == libc::PT_LOAD);
+        let low = loads().map(|h| h.p_vaddr).min()? / page * page;
+        let high = loads().map(|h| h.p_vaddr.saturating_add(h.p_memsz)).max()?;
+        Some((self.bias.wrapping_add(low), high.saturating_sub(low)))
+    }
+
+    /// The bytes of the notes, those only that lie inside what is mapped readable from the file.
+    pub fn notes(&self) -> impl Iterator<Item = (&'a [u8], u64)> {
+        let (bias, headers) = (self.bias, self.headers);
+        let notes = headers.iter().filter(|h| h.p_type == libc::PT_NOTE);
+        notes.filter(move |n| headers.iter().any(|l| holds(l, n))).map(move |n| {
+            let at = bias.wrapping_add(n.p_vaddr) as usize;
+            // SAFETY: `holds`: the bytes are mapped readable, and nobody writes to them; the
+            // module stays in memory while the loader's lock is held, which 'a does not outlive.
+            let bytes = unsafe {
+                std::slice::from_raw_parts(
+                    std::ptr::with_exposed_provenance(at),
+                    n.p_filesz as usize,
+                )
+            };
+            (bytes, n.p_align)
+        })
+    }
+}
+
+/// Whether the note's bytes lie in the part of this segment that stands in the file, readable and
+/// not writable.
+fn holds(load: &libc::Elf64_Phdr, note: &libc::Elf64_Phdr) -> bool {
+    let Some(load_end) = load.p_vaddr.checked_add(load.p_filesz) else { return false };
+    let Some(note_end) = note.p_vaddr.checked_add(note.p_filesz) else { return false };
+    load.p_type == libc::PT_LOAD
+        && load.p_flags & (libc::PF_R | libc::PF_W) == libc::PF_R
+        && load.p_vaddr <= note.p_vaddr
+        && note_end <= load_end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header(kind: u32, flags: u32, vaddr: u64, filesz: u64) -> libc::Elf64_Phdr {
+        libc::Elf64_Phdr {
+            p_type: kind,
+            p_flags: flags,
+            p_offset: 0,
+            p_vaddr: vaddr,
+            p_paddr: 0,
+            p_filesz: filesz,
+            p_memsz: filesz + 8,
+            p_align: 4,
+        }
+    }
+
+    #[test]
+    fn notes_outside_of_what_is_mapped_are_not_read() {
+        let load = header(libc::PT_LOAD, libc::PF_R | libc::PF_X, 0x1000, 0x200);
+        let note = |vaddr, filesz| header(libc::PT_NOTE, libc::PF_R, vaddr, filesz);
+        assert!(holds(&load, &note(0x1000, 0x200)));
+        assert!(holds(&load, &note(0x1100, 0x24)));
+        for (vaddr, filesz) in
+            [(0xfff, 8), (0x11f0, 0x11), (0x1201, 0), (u64::MAX, 2), (0, 1 << 63)]
+        {
+            assert!(!holds(&load, &note(vaddr, filesz)), "{vaddr:#x}");
+        }
+        let writable = header(libc::PT_LOAD, libc::PF_R | libc::PF_W, 0x1000, 0x200);
+        assert!(!holds(&writable, &note(0x1100, 0x24)));
+        let hidden = header(libc::PT_LOAD, libc::PF_X, 0x1000, 0x200);
+        assert!(!holds(&hidden, &note(0x1100, 0x24)));
+        let other = header(libc::PT_DYNAMIC, libc::PF_R, 0x1000, 0x200);
+        assert!(!holds(&other, &note(0x1100, 0x24)));
+    }
+
+    #[test]
+    fn program_and_vdso_are_among_them() {
+        let (mut programs, mut vdsos, mut all) = (0, 0, 0);
+        let here = program_and_vdso_are_among_them as fn() as usize as u64;
+        for_each(|m, counters| {
+            assert!(counters.adds > 0);
+            let (base, size) = m.range().unwrap();
+            all += 1;
+            programs += usize::from(m.is_program);
+            vdsos += usize::from(m.is_vdso);
+            assert_eq!(m.is_program, base <= here && here < base + size);
+            ControlFlow::Continue(())
+        });
+        assert!(all >= 3);
+        assert_eq!(programs, 1);
+        assert!(vdsos <= 1);
+        assert_eq!(counters(), counters());
+    }
+}
