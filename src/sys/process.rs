@@ -37,9 +37,9 @@ pub fn page_bytes() -> usize {
     if known != 0 {
         return known;
     }
-    // SAFETY: a number for a number; glibc reads it from the auxiliary vector.
-    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    let bytes = usize::try_from(bytes).unwrap_or(4096);
+    // SAFETY: a number for a number.
+    let bytes = unsafe { libc::getauxval(libc::AT_PAGESZ) } as usize;
+    let bytes = if bytes.is_power_of_two() { bytes } else { 4096 };
     BYTES.store(bytes, Ordering::Relaxed);
     bytes
 }

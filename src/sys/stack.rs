@@ -283,6 +283,69 @@ mod tests {
         assert!(other.top <= mine.low || mine.top <= other.low);
     }
 
+    /// Calls itself until the stack pointer is below `until`; gives the number of calls.
+    #[inline(never)]
+    fn deep(until: usize, bounds: StackBounds) -> usize {
+        let room = std::hint::black_box([1u8; 4096]);
+        assert!(bounds.holds(arch::sp()));
+        let below = if arch::sp() > until { deep(until, bounds) } else { 0 };
+        below + usize::from(room[4095])
+    }
+
+    const ALONE: &str = "EXECTRACE_TEST_FIRST_THREAD";
+
+    /// The harness runs tests on other threads; this runs on the first one, before `main`.
+    #[used]
+    #[unsafe(link_section = ".init_array")]
+    static BEFORE_MAIN: extern "C" fn() = {
+        extern "C" fn before_main() {
+            if std::env::var_os(ALONE).is_some() {
+                first_thread();
+                println!("checked the first thread");
+                std::process::exit(0);
+            }
+        }
+        before_main
+    };
+
+    #[test]
+    fn first_thread_and_its_growth() {
+        let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
+        let out = alone.env(ALONE, "1").output().unwrap();
+        assert!(out.stdout.starts_with(b"checked the first thread"), "{out:?}");
+    }
+
+    fn first_thread() {
+        assert!(crate::sys::thread::is_main());
+        let before = stack_bounds().unwrap();
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let line = maps.lines().find(|l| l.ends_with("[stack]")).unwrap();
+        let end = line.split([' ', '-']).nth(1).unwrap();
+        assert_eq!(usize::from_str_radix(end, 16).unwrap(), before.top);
+        if process::rlimit(libc::RLIMIT_STACK).is_none_or(|l| l >= 8 << 20) {
+            // 7 MiB: what the stack may grow to, and more than it had at first.
+            assert!(deep(before.top - (7 << 20), before) > 100);
+            assert_eq!(stack_bounds().unwrap().top, before.top);
+        }
+    }
+
+    #[test]
+    fn a_forked_thread_keeps_its_stack() {
+        let bounds = stack_bounds();
+        assert!(bounds.is_some());
+        // SAFETY: the child uses system calls only and leaves by _exit.
+        let pid = unsafe { libc::fork() };
+        if pid == 0 {
+            let same = crate::sys::thread::is_main() && stack_bounds() == bounds;
+            // SAFETY: ends the child.
+            unsafe { libc::_exit(i32::from(same)) };
+        }
+        let mut status = 0;
+        // SAFETY: our own child, a valid place for the status.
+        assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
+        assert_eq!(libc::WEXITSTATUS(status), 1);
+    }
+
     #[test]
     fn foreign_stacks_have_no_bounds() {
         static SEEN: std::sync::Mutex<Option<Option<StackBounds>>> = std::sync::Mutex::new(None);
