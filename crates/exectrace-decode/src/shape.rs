@@ -1,0 +1,191 @@
+//! How many bytes an event takes: checked steps from event to event.
+//!
+//! Nearly all events are varints only and end within eight bytes: kind, delta and a field or two.
+//! Their last byte is found from one word without a branch that depends on sizes, since sizes in a
+//! trace are mixed and each wrong guess costs more than the rest of the step.
+//!
+//! 1. An event counts only when all its values were stepped over within the body.
+//! 2. Nothing here is allocated on the word of a count in the input.
+
+use trace::encode::field::Reader;
+use trace::encode::field::Shape;
+use trace::encode::schema;
+use trace::encode::schema::Class;
+use trace::encode::schema::EventSpec;
+use trace::encode::schema::Kind;
+use trace::encode::schema::Phase;
+use trace::encode::schema::SPECS;
+use trace::encode::varint;
+
+const CONTINUE: u64 = 0x8080_8080_8080_8080;
+const ONES: u64 = 0x0101_0101_0101_0101;
+
+/// What an event does to what is known of its thread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Action {
+    /// Nothing.
+    #[default]
+    None,
+    /// Opens a span.
+    SpanBegin,
+    /// Ends the innermost span.
+    SpanEnd,
+    /// Ends a span by its depth.
+    SpanEndAt,
+    /// Tells all of it.
+    State,
+    /// Goes over to another task.
+    TaskSwitch,
+}
+
+/// What a reader must know of a kind to step over its timed events.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slot {
+    /// `0x80 - n` in each byte, n the varints of the event with its kind and delta; zero in kinds
+    /// of another form, so that the fast step never fits them.
+    bias: u64,
+    /// One more than the index of its steps; 0 for a kind that nothing describes.
+    pub(crate) steps: u32,
+    pub(crate) action: Action,
+}
+
+impl Slot {
+    pub(crate) const UNKNOWN: Slot = Slot { bias: 0, steps: 0, action: Action::None };
+}
+
+/// One stretch of an event's fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Varints(u32),
+    Fixed,
+    Text,
+    List,
+    Fields,
+}
+
+/// The stretches of an event's fields; `None` where one has a shape from a later version.
+pub(crate) fn steps_of(types: impl Iterator<Item = u64>) -> Option<Box<[Step]>> {
+    let mut steps: Vec<Step> = Vec::new();
+    for ty in types {
+        let step = match Shape::of(ty)? {
+            Shape::Varint | Shape::Zigzag => match steps.last_mut() {
+                Some(Step::Varints(n)) => {
+                    *n = n.saturating_add(1);
+                    continue;
+                }
+                _ => Step::Varints(1),
+            },
+            Shape::Fixed => Step::Fixed,
+            Shape::Text => Step::Text,
+            Shape::List => Step::List,
+            Shape::Fields => Step::Fields,
+        };
+        steps.push(step);
+    }
+    Some(steps.into_boxed_slice())
+}
+
+/// Steps over fields; `None` where they are not all there.
+pub(crate) fn skip(r: &mut Reader<'_>, steps: &[Step]) -> Option<()> {
+    for step in steps {
+        match step {
+            Step::Varints(n) => {
+                for _ in 0..*n {
+                    r.varint()?;
+                }
+            }
+            Step::Fixed => drop(r.fixed()?),
+            Step::Text => drop(r.text()?),
+            Step::List => drop(r.list()?),
+            Step::Fields => drop(r.fields()?),
+        }
+    }
+    Some(())
+}
+
+/// The slot of a kind with these steps; `None` where its events cannot be stepped over.
+pub(crate) fn slot(steps: Option<&[Step]>, index: usize, action: Action) -> Slot {
+    let fields = match steps {
+        Some([]) => Some(0),
+        Some([Step::Varints(n)]) if *n <= 6 => Some(u64::from(*n)),
+        _ => None,
+    };
+    let bias = fields.map_or(0, |n| (0x80 - (n + 2)) * ONES);
+    Slot { bias, steps: u32::try_from(index + 1).unwrap_or(0), action }
+}
+
+pub(crate) fn static_action(kind: u64) -> Action {
+    match Kind::from_u64(kind) {
+        Some(Kind::SpanEnd) => Action::SpanEnd,
+        Some(Kind::SpanEndAt) => Action::SpanEndAt,
+        Some(Kind::State) => Action::State,
+        Some(Kind::TaskSwitch) => Action::TaskSwitch,
+        _ => Action::None,
+    }
+}
+
+pub(crate) fn site_action(class: u64) -> Action {
+    match Class::from_u64(class) {
+        Some(Class::Span) => Action::SpanBegin,
+        _ => Action::None,
+    }
+}
+
+/// The row of a timed static kind.
+pub(crate) fn timed_spec(kind: u64) -> Option<&'static EventSpec> {
+    spec(kind).filter(|s| s.phase != Phase::Structure)
+}
+
+/// The row of a static kind.
+pub(crate) fn spec(kind: u64) -> Option<&'static EventSpec> {
+    SPECS.iter().find(|s| s.kind as u64 == kind)
+}
+
+/// The beginning of a timed event.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Head {
+    pub(crate) kind: u64,
+    pub(crate) delta: u64,
+    /// Where the fields begin, from the start of the event.
+    pub(crate) fields: u32,
+    /// Where the event ends, from its start; 0 where that takes a slow step.
+    pub(crate) end: u32,
+    pub(crate) slot: Slot,
+}
+
+/// Reads kind and delta of the event at the start of `rest`, and its end where one word has it.
+/// `slots` are indexed by kind. `None` where a slow look is needed.
+#[inline(always)]
+pub(crate) fn head(rest: &[u8], slots: &[Slot]) -> Option<Head> {
+    let word = u64::from_le_bytes(*rest.first_chunk::<8>()?);
+    let ends = !word & CONTINUE;
+    let (kind, kind_bytes) = match word & 0x80 {
+        0 => (word & 0x7f, 1u32),
+        _ => (word & 0x7f | (word >> 1) & 0x3f80, 2),
+    };
+    let slot = slots.get(kind as usize)?;
+    // Byte i of `upto` tells how many varints ended in bytes 0 to i.
+    let upto = (ends >> 7).wrapping_mul(ONES);
+    let ended = upto.wrapping_add(slot.bias) & CONTINUE;
+    if ended == 0 {
+        return None;
+    }
+    let end = (ended.trailing_zeros() >> 3) + 1;
+    let (delta, delta_bytes) = varint::read(&(word >> (8 * kind_bytes)).to_le_bytes())?;
+    let fields = kind_bytes + delta_bytes as u32;
+    Some(Head { kind, delta, fields, end, slot: *slot })
+}
+
+/// The same for an event of any size, without its end. `None` where the input is none.
+#[inline(never)]
+pub(crate) fn head_slow(rest: &[u8], find: impl Fn(u64) -> Slot) -> Result<Head, Option<u64>> {
+    let mut r = Reader::new(rest);
+    let kind = r.varint().ok_or(None)?;
+    let slot = find(kind);
+    let delta = r.varint().ok_or(Some(kind))?;
+    let fields = (rest.len() - r.rest().len()) as u32;
+    Ok(Head { kind, delta, fields, end: 0, slot })
+}
+
+const _: () = assert!(schema::Kind::TaskEnd as u64 + 1 < trace::encode::wire::KIND_DYNAMIC);
