@@ -1,3 +1,56 @@
-//! The `exectrace` command.
+//! The command `exectrace`: reads traces and tells what happened.
+//!
+//! Invariants:
+//! 1. Text that comes from a trace or from a file that a trace names MUST pass `text::escape` (in
+//!    output for people) or the JSON writer. Otherwise a trace could drive the terminal.
+//! 2. The exit status is 0 for a complete trace, 2 for one that is damaged or has no end mark, 1
+//!    where nothing could be read. Output that nobody reads any more is no error.
+//! 3. Memory does not grow with the length of a trace.
 #![forbid(unsafe_code)]
-fn main() {}
+
+mod args;
+mod cmd;
+mod failure;
+mod input;
+mod json;
+mod output;
+mod stacks;
+mod time;
+mod verdict;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::Cli;
+use crate::args::Command;
+use crate::failure::Failure;
+use crate::failure::REFUSED;
+use crate::output::Out;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            // Help and version come as errors too, and are none.
+            let wanted = !e.use_stderr();
+            let _ = e.print();
+            return if wanted { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) };
+        }
+    };
+    let mut out = Out::stdout();
+    let done = match &cli.command {
+        Command::Stat(args) => cmd::stat::run(args, &mut out),
+        Command::Events(args) => cmd::events::run(args, &mut out),
+        Command::Threads(args) => cmd::threads::run(args, &mut out),
+        Command::Dump(args) => cmd::dump::run(args, &mut out),
+    };
+    match done.and_then(|verdict| out.finish().map(|()| verdict)) {
+        Ok(verdict) => verdict.exit_code(),
+        Err(Failure::NobodyReads) => ExitCode::SUCCESS,
+        Err(Failure::Refused(why)) => {
+            failure::say(&why);
+            ExitCode::from(REFUSED)
+        }
+    }
+}

@@ -51,17 +51,17 @@ pub fn small() -> TraceBuilder {
     });
     definitions(&mut t);
     t.events(1, 1010, |e| {
-        e.timed(0, |w, d| schema::ThreadStart::put(w, d));
+        e.timed(0, schema::ThreadStart::put);
         e.site(kinds::JOB, 5, &[Field::U64(7), Field::U64(0), Field::U64(1)]);
         e.timed(1, |w, d| schema::TaskSwitch::put(w, d, 7));
         e.site(kinds::WORK, 10, &[]);
         e.site(kinds::HIT, 300, &[Field::U64(1 << 40)]);
         e.timed(2, |w, d| schema::ThreadCreate::put(w, d, 2, 1));
         e.site(kinds::SAY, 8, &[Field::Text("hello"), Field::I64(-5), Field::U64(1)]);
-        e.timed(20, |w, d| schema::SpanEnd::put(w, d));
+        e.timed(20, schema::SpanEnd::put);
     });
     t.events(2, 1020, |e| {
-        e.timed(0, |w, d| schema::ThreadStart::put(w, d));
+        e.timed(0, schema::ThreadStart::put);
         e.site(kinds::LOAD, 4, &[Field::F64(0.5)]);
         e.site(kinds::HIT, 400, &[Field::U64(3)]);
     });
@@ -74,9 +74,9 @@ pub fn small() -> TraceBuilder {
         e.site(kinds::WORK, 1, &[]);
         e.site(kinds::WORK, 1, &[]);
         e.timed(1, |w, d| schema::SpanEndAt::put(w, d, 0));
-        e.timed(1, |w, d| schema::SpanEnd::put(w, d));
+        e.timed(1, schema::SpanEnd::put);
         e.timed(1, |w, d| schema::TaskEnd::put(w, d, 7));
-        e.timed(1, |w, d| schema::ThreadEnd::put(w, d));
+        e.timed(1, schema::ThreadEnd::put);
     });
     t.events_of(1, 1, 2101, |e| {
         e.site(kinds::HIT, 0, &[Field::U64(9)]);

@@ -1,0 +1,63 @@
+//! The command line: commands and the options that several share.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use clap::Parser;
+use clap::Subcommand;
+
+use crate::cmd;
+
+const EXAMPLES: &str = "\
+Examples:
+  exectrace stat trace.bin                     counts, losses, times
+  exectrace events trace.bin | head            what happened, in order
+  exectrace events --stacks --kind log trace.bin
+  exectrace events --json trace.bin | jq -c 'select(.kind == \"SpanEnd\")'
+  exectrace threads trace.bin                  who ran, who made whom
+  zcat trace.bin.gz | exectrace stat -         from standard input
+
+Exit status: 0 the trace is complete; 2 it is damaged or has no end mark; 1 nothing could be read.";
+
+/// Reads execution traces of Rust programs.
+#[derive(Parser, Debug)]
+#[command(name = "exectrace", version, about, after_help = EXAMPLES, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Subcommand, Debug)]
+pub enum Command {
+    /// Count what is in a trace, and say what is missing from it
+    Stat(cmd::stat::Options),
+    /// List the events of all threads in the order of their time
+    Events(cmd::events::Options),
+    /// List the threads
+    Threads(cmd::threads::Options),
+    /// Print every batch and event as it stands in the file
+    Dump(cmd::dump::Options),
+}
+
+/// The trace, and the form of the output.
+#[derive(Args, Debug)]
+pub struct Common {
+    /// The trace; - reads standard input
+    pub file: PathBuf,
+    /// Print JSON for programs
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How addresses become names.
+#[derive(Args, Debug)]
+pub struct Symbols {
+    /// Do not look for the names of functions
+    #[arg(long)]
+    pub no_symbols: bool,
+    /// Look for programs and debug files of the right build id here first (may be repeated)
+    #[arg(long, value_name = "DIR")]
+    pub debug_dir: Vec<PathBuf>,
+}

@@ -1,0 +1,1 @@
+//! `exectrace dump`: every batch and event as it stands in the file, as text.

@@ -1,0 +1,484 @@
+//! `exectrace events`: what happened, in the order of time.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+use std::ops::ControlFlow;
+use std::rc::Rc;
+
+use clap::Args;
+use serde::Serialize;
+use serde::Serializer;
+use serde::ser::SerializeMap;
+use trace::encode::field::Text;
+use trace::encode::schema::Class;
+use trace_decode::Event;
+use trace_decode::Item;
+use trace_decode::Session;
+use trace_decode::Tables;
+use trace_decode::Timed;
+use trace_decode::Value;
+use trace_decode::text;
+
+use crate::args::Common;
+use crate::args::Symbols;
+use crate::cmd;
+use crate::failure::Failure;
+use crate::input::Input;
+use crate::json;
+use crate::output::Out;
+use crate::output::Style;
+use crate::stacks::Call;
+use crate::stacks::Stack;
+use crate::stacks::Stacks;
+use crate::time;
+use crate::verdict::Verdict;
+
+/// Widest indentation by depth: deeper spans stand under each other.
+const INDENT_MAX: u32 = 12;
+
+/// Width of the column of threads; longer names push the line to the right.
+const THREAD_WIDTH: usize = 16;
+
+/// Keys of a line that are not an event's own.
+const FIXED: &[&str] = &[
+    "ts_ns", "session", "thread", "tid", "lane", "late", "kind", "name", "task", "depth",
+    "duration_ns", "fields", "cut", "stack", "stack_truncated",
+];
+
+const HELP: &str = "\
+Each JSON line has ts_ns (since the session's start), session, thread (the trace's number), tid
+(the kernel's), kind and name, and where they are known task, depth, duration_ns (of what ends),
+fields, stack (a list of {function, file, line}, innermost first). An event's own fields stand at
+the top level as well where their names are free.
+
+Examples:
+  exectrace events trace.bin | head -50
+  exectrace events --kind SpanEnd --thread 3 --limit 10 trace.bin
+  exectrace events --kind span:read_file --stacks trace.bin
+  exectrace events --json trace.bin | jq -c 'select(.duration_ns > 1e6) | [.name, .duration_ns]'";
+
+/// What to print.
+#[derive(Args, Debug)]
+#[command(after_help = HELP)]
+pub struct Options {
+    #[command(flatten)]
+    common: Common,
+    /// Only events of this thread, by its number in the trace (may be repeated)
+    #[arg(long, value_name = "N")]
+    thread: Vec<u32>,
+    /// Only events of this kind: SpanEnd, log, span:read_file (may be repeated)
+    #[arg(long, value_name = "NAME")]
+    kind: Vec<String>,
+    /// Only events of this name: of a site, of the span that ends, a log's category (repeatable)
+    #[arg(long)]
+    name: Vec<String>,
+    /// Stop after so many events
+    #[arg(long, value_name = "N")]
+    limit: Option<u64>,
+    /// Print stacks below their events (JSON has them always)
+    #[arg(long)]
+    stacks: bool,
+    /// Keep the recorder's own functions in stacks
+    #[arg(long)]
+    all_frames: bool,
+    #[command(flatten)]
+    symbols: Symbols,
+}
+
+/// Runs the command.
+pub fn run(options: &Options, out: &mut Out) -> Result<Verdict, Failure> {
+    let mut input = Input::open(&options.common.file)?;
+    let mut verdict = Verdict::new(input.name());
+    let mut printer = Printer {
+        options,
+        stacks: Stacks::new(&options.symbols, options.all_frames),
+        session: 0,
+        printed: 0,
+        line: String::new(),
+        bytes: Vec::new(),
+    };
+    if options.limit == Some(0) {
+        return Ok(verdict);
+    }
+    cmd::merged(&mut input, &mut verdict, out, |item, out| printer.item(item, out))?;
+    Ok(verdict)
+}
+
+struct Printer<'o> {
+    options: &'o Options,
+    stacks: Stacks,
+    /// Number of the session, from 1.
+    session: usize,
+    printed: u64,
+    line: String,
+    bytes: Vec<u8>,
+}
+
+impl Printer<'_> {
+    fn item(&mut self, item: &Item<'_>, out: &mut Out) -> Result<ControlFlow<()>, Failure> {
+        match item {
+            Item::SessionBegin(session) => {
+                self.session += 1;
+                if !self.options.common.json {
+                    self.heading(session, out)?;
+                }
+            }
+            Item::Event(event) if self.is_wanted(event) => {
+                match self.options.common.json {
+                    true => self.json(event, out)?,
+                    false => self.text(event, out)?,
+                }
+                self.printed += 1;
+                if self.options.limit.is_some_and(|limit| self.printed >= limit) {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+            _ => {}
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn is_wanted(&self, event: &Timed<'_>) -> bool {
+        let options = self.options;
+        let thread = options.thread.is_empty() || options.thread.contains(&event.thread);
+        let kind = || options.kind.is_empty() || options.kind.iter().any(|k| is_kind(event, k));
+        let name = || {
+            let is = |name: Text<'_>| options.name.iter().any(|n| n.as_bytes() == name.bytes);
+            options.name.is_empty() || event.name().is_some_and(is)
+        };
+        thread && kind() && name()
+    }
+
+    fn heading(&mut self, session: &Session, out: &mut Out) -> Result<(), Failure> {
+        self.line.clear();
+        if self.session > 1 {
+            self.line.push('\n');
+        }
+        let _ = write!(self.line, "session {}", self.session);
+        if let Some(info) = session.info() {
+            self.line.push_str(": ");
+            text::escape(&info.program, &mut self.line);
+            let _ = write!(self.line, ", pid {}", info.pid);
+        }
+        let (time, thread, kind) = ("ms", "thread", "kind");
+        let _ = write!(
+            self.line,
+            "\n{time:>13}  {thread:<THREAD_WIDTH$}  {kind:<12} name and fields"
+        );
+        out.styled(Style::Dim, &self.line)?;
+        out.text("\n")
+    }
+
+    fn text(&mut self, event: &Timed<'_>, out: &mut Out) -> Result<(), Failure> {
+        let mut thread = format!("T{}", event.thread);
+        if let Some(known) = event.session.thread(u64::from(event.thread)) {
+            if !known.name.is_empty() {
+                thread.push(' ');
+                text::escape(&known.name, &mut thread);
+            }
+        }
+        let mut kind = String::new();
+        text::escape(kind_name(event).as_bytes(), &mut kind);
+        let mut rest = String::new();
+        push_rest(&mut rest, event);
+        let name = event.name().map(|name| {
+            let mut safe = String::new();
+            text::escape(name.bytes, &mut safe);
+            safe
+        });
+        let indent = 2 * depth(event).unwrap_or(event.depth).min(INDENT_MAX) as usize;
+        out.put(format_args!("{:>13}  {thread:<THREAD_WIDTH$}  ", time::ms(event.ts_ns)))?;
+        if name.is_none() && rest.is_empty() {
+            out.styled(Style::Dim, &kind)?;
+        } else {
+            out.styled(Style::Dim, &format!("{kind:<12}"))?;
+            out.put(format_args!(" {:indent$}", ""))?;
+        }
+        if let Some(name) = &name {
+            out.styled(Style::Strong, name)?;
+            if !rest.is_empty() {
+                out.text(" ")?;
+            }
+        }
+        out.text(&rest)?;
+        out.text("\n")?;
+        if self.options.stacks
+            && let Some(id) = event.stack()
+        {
+            self.stack_text(event, id, out)?;
+        }
+        Ok(())
+    }
+
+    fn stack_text(&mut self, event: &Timed<'_>, id: u64, out: &mut Out) -> Result<(), Failure> {
+        let Some(stack) = self.stacks.get(self.session, event.tables, id) else {
+            return out.styled(Style::Dim, "                 (no stack was kept)\n");
+        };
+        for call in &stack.calls {
+            self.line.clear();
+            self.line.push_str("                 at ");
+            push_call(&mut self.line, call);
+            self.line.push('\n');
+            out.styled(Style::Dim, &self.line)?;
+        }
+        if stack.truncated {
+            out.styled(Style::Dim, "                 and more\n")?;
+        }
+        Ok(())
+    }
+
+    fn json(&mut self, event: &Timed<'_>, out: &mut Out) -> Result<(), Failure> {
+        let stack: Option<Option<Rc<Stack>>> =
+            event.stack().map(|id| self.stacks.get(self.session, event.tables, id));
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.clear();
+        json::object(&mut bytes, |o| {
+            o.put("ts_ns", event.ts_ns);
+            o.put("session", self.session);
+            o.put("thread", event.thread);
+            let thread = event.session.thread(u64::from(event.thread));
+            o.put("tid", thread.map(|t| t.tid).filter(|tid| *tid != 0));
+            o.put("kind", kind_name(event));
+            o.put("name", event.name().map(json::text));
+            if event.task != 0 {
+                o.put("task", event.task);
+            }
+            if event.lane != 0 {
+                o.put("lane", "side");
+            }
+            if event.late {
+                o.put("late", true);
+            }
+            if let Some(depth) = depth(event) {
+                o.put("depth", depth);
+            }
+            if let Some(ns) = event.duration_ns() {
+                o.put("duration_ns", ns);
+            }
+            put_fields(o, event);
+            match &stack {
+                Some(Some(stack)) => {
+                    o.put("stack", &stack.json);
+                    if stack.truncated {
+                        o.put("stack_truncated", true);
+                    }
+                }
+                // It has a stack, which could not be kept.
+                Some(None) => o.put("stack", ()),
+                None => {}
+            }
+        });
+        bytes.push(b'\n');
+        let written = out.bytes(&bytes);
+        self.bytes = bytes;
+        written
+    }
+}
+
+/// The kind as output has it.
+fn kind_name<'a>(event: &Timed<'a>) -> Cow<'a, str> {
+    match &event.event {
+        Event::Site(site) => Cow::Borrowed(match site.site.class() {
+            Some(Class::Instant) => "Instant",
+            Some(Class::Counter) => "Counter",
+            Some(Class::Log) => "Log",
+            Some(Class::Span) => "SpanBegin",
+            Some(Class::Task) => "TaskBegin",
+            None => "Site",
+        }),
+        Event::Other(other) => match other.def {
+            Some(def) => json::lossy(&def.name),
+            None => Cow::Owned(other.kind.to_string()),
+        },
+        known => Cow::Borrowed(known.kind_name().unwrap_or("unknown")),
+    }
+}
+
+/// Whether the event is of the kind that a person named: as output has it, a class of sites, or
+/// class and name.
+fn is_kind(event: &Timed<'_>, wanted: &str) -> bool {
+    if kind_name(event).eq_ignore_ascii_case(wanted) {
+        return true;
+    }
+    let Event::Site(site) = &event.event else { return false };
+    let Some(class) = site.site.class() else { return false };
+    match wanted.split_once(':') {
+        None => class.name().eq_ignore_ascii_case(wanted),
+        Some((wanted_class, name)) => {
+            class.name().eq_ignore_ascii_case(wanted_class)
+                && event.name().is_some_and(|n| n.bytes == name.as_bytes())
+        }
+    }
+}
+
+/// How many spans of the thread are around the one that begins or ends here.
+fn depth(event: &Timed<'_>) -> Option<u32> {
+    match &event.event {
+        Event::Site(site) if site.site.class() == Some(Class::Span) => Some(event.depth),
+        Event::SpanEnd(_) => Some(event.depth.saturating_sub(1)),
+        Event::SpanEndAt(end) => Some(u32::try_from(end.depth).unwrap_or(u32::MAX)),
+        _ => None,
+    }
+}
+
+/// Adds the event's own fields, as an object and, where their names are free, beside it.
+fn put_fields(o: &mut json::Entries<'_, '_>, event: &Timed<'_>) {
+    let (session, tables) = (event.session, event.tables);
+    let mut fields: Vec<(Cow<'_, str>, Json<'_>)> = Vec::new();
+    let mut cut: Vec<(Cow<'_, str>, u64)> = Vec::new();
+    for (name, value) in event.fields() {
+        let name = json::lossy(name);
+        // Of two fields of one name the first counts: JSON has no place for both.
+        if matches!(value, Value::Stack(_)) || fields.iter().any(|(n, _)| *n == name) {
+            continue;
+        }
+        if let Value::Text(Text { cut_from: Some(length), .. })
+        | Value::Bytes(Text { cut_from: Some(length), .. }) = value
+        {
+            cut.push((name.clone(), length));
+        }
+        fields.push((name, Json { value, session, tables }));
+    }
+    if fields.is_empty() {
+        return;
+    }
+    o.put("fields", Map(&fields));
+    if !cut.is_empty() {
+        o.put("cut", Map(&cut));
+    }
+    for (name, value) in &fields {
+        if !FIXED.contains(&&**name) {
+            o.put(name, value);
+        }
+    }
+}
+
+struct Map<'a, V>(&'a [(Cow<'a, str>, V)]);
+
+impl<V: Serialize> Serialize for Map<'_, V> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut map = to.serialize_map(Some(self.0.len()))?;
+        for (name, value) in self.0 {
+            map.serialize_entry(&**name, value)?;
+        }
+        map.end()
+    }
+}
+
+/// A value as JSON.
+struct Json<'a> {
+    value: Value<'a>,
+    session: &'a Session,
+    tables: &'a Tables,
+}
+
+impl Serialize for Json<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        match &self.value {
+            Value::I64(v) => to.serialize_i64(*v),
+            // JSON has no word for these.
+            Value::F64(v) if !v.is_finite() => to.serialize_str(&v.to_string()),
+            Value::F64(v) => to.serialize_f64(*v),
+            Value::Bool(v) => to.serialize_bool(*v),
+            Value::Text(v) => to.serialize_str(&json::text(*v)),
+            Value::Bytes(v) => to.serialize_str(&cmd::hex(v.bytes)),
+            Value::String(0) | Value::Task(0) | Value::Thread(0) | Value::Kind(0) => {
+                to.serialize_none()
+            }
+            Value::String(id) => match self.tables.string(*id) {
+                Some(v) => to.serialize_str(&json::text(v)),
+                None => to.serialize_str(&format!("?{id}")),
+            },
+            Value::Ticks(v) => to.serialize_u64(self.session.clock().ns(*v)),
+            Value::Addr(v) => to.serialize_str(&format!("{v:#x}")),
+            Value::Kind(v) => to.serialize_str(&cmd::kind_key(self.session, self.tables, *v)),
+            Value::Frames(v) => to.collect_seq(v.iter().map(|a| format!("{a:#x}"))),
+            Value::List(v) => to.collect_seq(v.iter()),
+            Value::U64(v)
+            | Value::Stack(v)
+            | Value::Task(v)
+            | Value::Thread(v)
+            | Value::Nanos(v)
+            | Value::Flags(v)
+            | Value::Fixed(v) => to.serialize_u64(*v),
+            other => to.serialize_str(&format!("{other:?}")),
+        }
+    }
+}
+
+/// What a line says behind the name.
+fn push_rest(line: &mut String, event: &Timed<'_>) {
+    let mut word = |write: &mut dyn FnMut(&mut String)| {
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        write(line);
+    };
+    if let Some(ns) = event.duration_ns() {
+        word(&mut |line| line.push_str(&format!("({})", time::duration(ns))));
+    }
+    for (name, value) in event.fields().filter(|(_, v)| !matches!(v, Value::Stack(_))) {
+        word(&mut |line| {
+            text::escape(name, line);
+            line.push('=');
+            push_value(line, &value, event.session, event.tables);
+        });
+    }
+    if event.task != 0 {
+        word(&mut |line| line.push_str(&format!("[task {}]", event.task)));
+    }
+    if event.lane != 0 {
+        word(&mut |line| line.push_str("[nested]"));
+    }
+    if event.late {
+        word(&mut |line| line.push_str("[late]"));
+    }
+}
+
+fn push_value(line: &mut String, value: &Value<'_>, session: &Session, tables: &Tables) {
+    let _ = match value {
+        Value::I64(v) => write!(line, "{v}"),
+        Value::F64(v) => write!(line, "{v}"),
+        Value::Bool(v) => write!(line, "{v}"),
+        Value::Text(v) => return text::quote(*v, line),
+        Value::Bytes(v) => write!(line, "{}", cmd::hex(v.bytes)),
+        Value::String(0) | Value::Task(0) | Value::Thread(0) | Value::Kind(0) => {
+            write!(line, "none")
+        }
+        Value::String(id) => match tables.string(*id) {
+            Some(v) => return text::quote(v, line),
+            None => write!(line, "?{id}"),
+        },
+        Value::Ticks(v) => write!(line, "{}ms", time::ms(session.clock().ns(*v))),
+        Value::Addr(v) => write!(line, "{v:#x}"),
+        Value::Kind(v) => return text::escape(cmd::kind_key(session, tables, *v).as_bytes(), line),
+        Value::Frames(v) => write!(line, "{:x?}", v.iter().collect::<Vec<_>>()),
+        Value::List(v) => write!(line, "{:?}", v.iter().collect::<Vec<_>>()),
+        Value::Thread(v) => write!(line, "T{v}"),
+        Value::Nanos(v) => write!(line, "{}", time::duration(*v)),
+        Value::Flags(v) => write!(line, "{v:#x}"),
+        Value::U64(v) | Value::Stack(v) | Value::Task(v) | Value::Fixed(v) => write!(line, "{v}"),
+        other => return text::escape(format!("{other:?}").as_bytes(), line),
+    };
+}
+
+fn push_call(line: &mut String, call: &Call) {
+    match &call.function {
+        Some(function) => text::escape(function.as_bytes(), line),
+        None => {
+            let _ = write!(line, "{:#x}", call.address);
+            if let Some(module) = &call.module {
+                line.push_str(" in ");
+                text::escape(module.as_bytes(), line);
+            }
+        }
+    }
+    if let Some(file) = &call.file {
+        line.push_str(" (");
+        text::escape(file.as_bytes(), line);
+        if let Some(number) = call.line {
+            let _ = write!(line, ":{number}");
+        }
+        line.push(')');
+    }
+}

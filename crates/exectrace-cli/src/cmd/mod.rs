@@ -1,0 +1,122 @@
+//! The commands, one file each, and the loops over a trace that they share.
+
+pub mod dump;
+pub mod events;
+pub mod stat;
+pub mod threads;
+
+use std::fmt::Write;
+use std::ops::ControlFlow;
+
+use trace::encode::schema;
+use trace_decode::Decoder;
+use trace_decode::Item;
+use trace_decode::Scan;
+use trace_decode::ScanItem;
+use trace_decode::Session;
+use trace_decode::Tables;
+
+use crate::failure::Failure;
+use crate::input::Input;
+use crate::output::Out;
+use crate::verdict::Verdict;
+
+/// Goes over a trace in the order of time, until `each` says that it has seen enough.
+fn merged(
+    input: &mut Input,
+    verdict: &mut Verdict,
+    out: &mut Out,
+    mut each: impl FnMut(&Item<'_>, &mut Out) -> Result<ControlFlow<()>, Failure>,
+) -> Result<(), Failure> {
+    let mut decoder = Decoder::new();
+    let mut session = 0;
+    loop {
+        let live = input.is_live();
+        let piece = input.next_piece()?;
+        let at_end = piece.is_empty();
+        if at_end {
+            decoder.finish();
+        } else {
+            decoder.push(piece);
+        }
+        while let Some(item) = decoder.next_item().map_err(|e| refused(input, &e))? {
+            match &item {
+                Item::Damage(damage) => verdict.damage(damage),
+                Item::Overflow { held_bytes } => verdict.out_of_order(*held_bytes as u64),
+                Item::SessionBegin(_) => session += 1,
+                Item::SessionEnd(s) => verdict.session(session, s),
+                _ => {}
+            }
+            if each(&item, out)?.is_break() {
+                return Ok(());
+            }
+        }
+        if at_end {
+            return Ok(());
+        }
+        if live {
+            out.flush()?;
+        }
+    }
+}
+
+/// Goes over the batches of a trace in the order of the file.
+fn scanned(
+    input: &mut Input,
+    verdict: &mut Verdict,
+    mut each: impl FnMut(&ScanItem<'_>) -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    let mut scan = Scan::new();
+    let mut session = 0;
+    loop {
+        let piece = input.next_piece()?;
+        let at_end = piece.is_empty();
+        if at_end {
+            scan.finish();
+        } else {
+            scan.push(piece);
+        }
+        while let Some(item) = scan.next_item().map_err(|e| refused(input, &e))? {
+            match &item {
+                ScanItem::Damage(damage) => verdict.damage(damage),
+                ScanItem::SessionBegin(_) => session += 1,
+                ScanItem::SessionEnd(s) => verdict.session(session, s),
+                _ => {}
+            }
+            each(&item)?;
+        }
+        if at_end {
+            return Ok(());
+        }
+    }
+}
+
+fn refused(input: &Input, error: &trace_decode::Error) -> Failure {
+    Failure::Refused(format!("{}: {error}", input.name()))
+}
+
+/// A kind as counts have it: a static kind by its name, a site as `class:name`.
+fn kind_key(session: &Session, tables: &Tables, kind: u64) -> String {
+    if let Some(own) = schema::Kind::from_u64(kind)
+        && let Some(spec) = schema::SPECS.iter().find(|s| s.kind == own)
+    {
+        return spec.name.to_owned();
+    }
+    if let Some(def) = session.schema(kind) {
+        return String::from_utf8_lossy(&def.name).into_owned();
+    }
+    let Some(site) = tables.site(kind) else { return format!("?{kind}") };
+    let class = site.class().map_or("site", |c| c.name());
+    match tables.string(site.name) {
+        Some(name) => format!("{class}:{}", String::from_utf8_lossy(name.bytes)),
+        None => format!("{class}:?{}", site.name),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        let _ = write!(out, "{byte:02x}");
+    }
+    out
+}

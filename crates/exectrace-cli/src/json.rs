@@ -1,0 +1,110 @@
+//! JSON for programs: a stream of objects, whatever bytes stand in the trace.
+//!
+//! Beyond what JSON demands, everything that a terminal could take for a command or that hides
+//! text from the eye (DEL, C1, bidirectional marks, line separators) is written as `\uXXXX`.
+
+use std::io;
+use std::io::Write;
+
+use serde::Serialize;
+use serde::Serializer;
+use serde::ser::SerializeMap;
+use serde_json::ser::Formatter;
+use trace::encode::field::Text;
+
+/// Writes strings so that they can be looked at.
+#[derive(Clone, Copy, Debug)]
+pub struct Safe;
+
+impl Formatter for Safe {
+    fn write_string_fragment<W: ?Sized + Write>(
+        &mut self,
+        writer: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
+        let mut rest = fragment;
+        while let Some((at, c)) = rest.char_indices().find(|(_, c)| is_hidden(*c)) {
+            writer.write_all(&rest.as_bytes()[..at])?;
+            let mut units = [0; 2];
+            for unit in c.encode_utf16(&mut units) {
+                write!(writer, "\\u{unit:04x}")?;
+            }
+            rest = &rest[at + c.len_utf8()..];
+        }
+        writer.write_all(rest.as_bytes())
+    }
+}
+
+/// Whether a character acts instead of being seen.
+fn is_hidden(c: char) -> bool {
+    matches!(c,
+        '\u{7f}'..='\u{9f}' // DEL and C1: commands of terminals
+        | '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+        | '\u{e0000}'..='\u{e007f}')
+}
+
+/// A writer of one object.
+pub type Object<'a> = <&'a mut serde_json::Serializer<&'a mut Vec<u8>, Safe> as Serializer>::SerializeMap;
+
+/// Appends an object to `out`; `fill` adds its entries.
+///
+/// Writing to memory does not fail and no key is other than a string, so errors cannot occur; one
+/// that did would show as a cut object.
+pub fn object(out: &mut Vec<u8>, fill: impl FnOnce(&mut Entries<'_, '_>)) {
+    let mut serializer = serde_json::Serializer::with_formatter(out, Safe);
+    if let Ok(mut map) = Serializer::serialize_map(&mut serializer, None) {
+        fill(&mut Entries { map: &mut map });
+        let _ = map.end();
+    }
+}
+
+/// The entries of an object.
+pub struct Entries<'m, 'a> {
+    map: &'m mut Object<'a>,
+}
+
+impl Entries<'_, '_> {
+    /// Adds an entry.
+    pub fn put(&mut self, key: &str, value: impl Serialize) {
+        let _ = self.map.serialize_entry(key, &value);
+    }
+}
+
+/// A value as JSON text, to be put into objects later.
+pub fn raw(value: &impl Serialize) -> Box<serde_json::value::RawValue> {
+    let mut out = Vec::new();
+    let mut serializer = serde_json::Serializer::with_formatter(&mut out, Safe);
+    let written = value.serialize(&mut serializer).is_ok();
+    let text = if written { String::from_utf8(out).ok() } else { None };
+    text.and_then(|t| serde_json::value::RawValue::from_string(t).ok()).unwrap_or_default()
+}
+
+/// Text of a trace as a JSON string: what is no UTF-8 becomes U+FFFD.
+pub fn lossy(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
+    String::from_utf8_lossy(bytes)
+}
+
+/// The same of a text that may have been cut.
+pub fn text(text: Text<'_>) -> std::borrow::Cow<'_, str> {
+    String::from_utf8_lossy(text.bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_acts_is_written_as_it_is() {
+        let mut out = Vec::new();
+        let hostile = "a\u{1b}[31m\u{7f}\u{9b}2J\u{202e}\u{e0041}\n\"\\\u{e9}";
+        object(&mut out, |o| o.put("k\u{1b}", hostile));
+        let text = String::from_utf8(out).unwrap();
+        assert_eq!(
+            text,
+            "{\"k\\u001b\":\"a\\u001b[31m\\u007f\\u009b2J\\u202e\\udb40\\udc41\\n\\\"\\\\\u{e9}\"}"
+        );
+        let back: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(back["k\u{1b}"], hostile);
+    }
+}

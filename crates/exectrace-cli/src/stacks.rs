@@ -1,0 +1,229 @@
+//! The stacks of a trace as functions: what the symbolizer says, remembered for each stack.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::Serializer;
+use serde::ser::SerializeMap;
+use serde_json::value::RawValue;
+use trace_decode::Tables;
+use trace_symbolize::Module;
+use trace_symbolize::ModuleId;
+use trace_symbolize::Resolved;
+use trace_symbolize::Space;
+use trace_symbolize::Status;
+use trace_symbolize::Symbolizer;
+
+use crate::args::Symbols;
+use crate::json;
+
+/// Stacks remembered; then it begins anew. Most programs have some thousand.
+const CACHED_MAX: usize = 1 << 16;
+
+/// A function of a stack.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// Its name.
+    pub function: Option<Arc<str>>,
+    /// Its source file.
+    pub file: Option<Arc<str>>,
+    /// The line in it.
+    pub line: Option<u32>,
+    /// Whether it is inlined into the one that follows.
+    pub inlined: bool,
+    /// The address as it stands in the trace.
+    pub address: u64,
+    /// The file of the module with the address.
+    pub module: Option<Arc<str>>,
+}
+
+impl Serialize for Call {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut map = to.serialize_map(None)?;
+        map.serialize_entry("function", &self.function.as_deref())?;
+        map.serialize_entry("file", &self.file.as_deref())?;
+        map.serialize_entry("line", &self.line)?;
+        if self.inlined {
+            map.serialize_entry("inlined", &true)?;
+        }
+        if self.function.is_none() {
+            map.serialize_entry("addr", &format!("{:#x}", self.address))?;
+            map.serialize_entry("module", &self.module.as_deref())?;
+        }
+        map.end()
+    }
+}
+
+/// A stack, innermost call first.
+#[derive(Debug)]
+pub struct Stack {
+    /// Its calls.
+    pub calls: Vec<Call>,
+    /// Whether there were more.
+    pub truncated: bool,
+    /// The calls as JSON.
+    pub json: Box<RawValue>,
+}
+
+/// The stacks of a trace.
+pub struct Stacks {
+    symbolizer: Option<Symbolizer>,
+    all_frames: bool,
+    /// Modules of each space that were told to the symbolizer.
+    told: HashMap<Space, usize>,
+    paths: HashMap<ModuleId, Arc<str>>,
+    known: HashMap<(Space, u64), Rc<Stack>>,
+}
+
+/// The address space of a table epoch of the `session`th session.
+pub fn space(session: usize, tables: &Tables) -> Space {
+    Space((session as u64) << 32 | u64::from(tables.epoch()))
+}
+
+impl Stacks {
+    /// Stacks with names, unless they are refused; `all_frames` keeps the recorder's own.
+    pub fn new(options: &Symbols, all_frames: bool) -> Stacks {
+        let named = || Symbolizer::with_debug_dirs(options.debug_dir.clone());
+        Stacks {
+            symbolizer: (!options.no_symbols).then(named),
+            all_frames,
+            told: HashMap::new(),
+            paths: HashMap::new(),
+            known: HashMap::new(),
+        }
+    }
+
+    /// The stack with this id; `None` where the trace does not define it.
+    pub fn get(&mut self, session: usize, tables: &Tables, id: u64) -> Option<Rc<Stack>> {
+        let space = space(session, tables);
+        if let Some(known) = self.known.get(&(space, id)) {
+            return Some(Rc::clone(known));
+        }
+        let stack = tables.stack(id)?;
+        self.tell(space, tables);
+        let mut calls = Vec::new();
+        for address in stack.frames() {
+            self.push_calls(space, tables, address, &mut calls);
+        }
+        if !self.all_frames {
+            calls.drain(..recorder_frames(&calls));
+        }
+        let json = json::raw(&calls);
+        let stack = Rc::new(Stack { calls, truncated: stack.is_truncated(), json });
+        if self.known.len() >= CACHED_MAX {
+            self.known.clear();
+        }
+        self.known.insert((space, id), Rc::clone(&stack));
+        Some(stack)
+    }
+
+    /// The function that begins at an address.
+    pub fn function(&mut self, session: usize, tables: &Tables, entry: u64) -> Option<Arc<str>> {
+        let space = space(session, tables);
+        self.tell(space, tables);
+        let found = self.symbolizer.as_mut()?.resolve(space, entry);
+        found.frames.last()?.function.clone()
+    }
+
+    /// Whether the addresses of each module of these tables have names.
+    pub fn modules(&mut self, session: usize, tables: &Tables) -> Vec<Status> {
+        let space = space(session, tables);
+        let Some(symbolizer) = &mut self.symbolizer else { return Vec::new() };
+        let add = |m| symbolizer.add_module(space, module(m));
+        let ids: Vec<ModuleId> = tables.modules().map(add).collect();
+        ids.into_iter().map(|id| symbolizer.status(id)).collect()
+    }
+
+    /// Tells the symbolizer of the modules that were defined since the last time.
+    fn tell(&mut self, space: Space, tables: &Tables) {
+        let Some(symbolizer) = &mut self.symbolizer else { return };
+        let count = tables.modules().count();
+        let told = self.told.entry(space).or_insert(0);
+        if *told != count {
+            *told = count;
+            tables.modules().for_each(|m| drop(symbolizer.add_module(space, module(m))));
+        }
+    }
+
+    fn push_calls(&mut self, space: Space, tables: &Tables, address: u64, out: &mut Vec<Call>) {
+        let found = match &mut self.symbolizer {
+            Some(symbolizer) => symbolizer.resolve_return(space, address),
+            None => Rc::new(Resolved::default()),
+        };
+        for frame in &found.frames {
+            out.push(Call {
+                function: frame.function.clone(),
+                file: frame.file.clone(),
+                line: frame.line,
+                inlined: frame.inlined,
+                address,
+                module: None,
+            });
+        }
+        if found.frames.last().is_none_or(|f| f.function.is_none()) {
+            let module = self.path(found.module).or_else(|| path_in(tables, address));
+            match out.last_mut().filter(|_| !found.frames.is_empty()) {
+                Some(last) => last.module = module,
+                None => out.push(Call {
+                    function: None,
+                    file: None,
+                    line: None,
+                    inlined: false,
+                    address,
+                    module,
+                }),
+            }
+        }
+    }
+
+    fn path(&mut self, id: Option<ModuleId>) -> Option<Arc<str>> {
+        let id = id?;
+        if let Some(known) = self.paths.get(&id) {
+            return Some(Arc::clone(known));
+        }
+        let module = self.symbolizer.as_ref()?.module(id)?;
+        let path: Arc<str> = Arc::from(json::lossy(module.path.as_os_str().as_bytes()));
+        self.paths.insert(id, Arc::clone(&path));
+        Some(path)
+    }
+}
+
+fn path_in(tables: &Tables, address: u64) -> Option<Arc<str>> {
+    let module = tables.module_of(address.wrapping_sub(1))?;
+    Some(Arc::from(json::lossy(&module.path)))
+}
+
+/// A module as the symbolizer wants it.
+fn module(m: &trace_decode::Module) -> Module {
+    Module {
+        base: m.base,
+        size: m.size,
+        bias: m.bias,
+        build_id: (!m.build_id.is_empty()).then(|| m.build_id.to_vec()),
+        path: PathBuf::from(OsStr::from_bytes(&m.path)),
+        file_size: m.file_size,
+        mtime: m.mtime,
+    }
+}
+
+/// How many of the innermost calls are the recorder's own: whole functions of its crate, with what
+/// is inlined into them, and its functions that are inlined into the first one of the program.
+fn recorder_frames(calls: &[Call]) -> usize {
+    let own = |call: &Call| {
+        let name = call.function.as_deref().unwrap_or_default();
+        name.starts_with("trace::") || name.starts_with("<trace::")
+    };
+    let mut hidden = 0;
+    for function in calls.split_inclusive(|c| !c.inlined) {
+        if !function.last().is_some_and(own) {
+            return hidden + function.iter().take_while(|c| own(c)).count();
+        }
+        hidden += function.len();
+    }
+    hidden
+}

@@ -1,0 +1,166 @@
+//! `exectrace stat` from the outside.
+
+mod made;
+
+use made::*;
+use serde_json::json;
+use trace::encode::schema;
+
+#[test]
+fn people_read_a_page() {
+    let made = whole();
+    let bytes = made.bytes.len();
+    let want = format!(
+        "FILE, complete
+  program    /bin/prog, pid 4242, x86_64
+  recorder   exectrace 0.1.0
+  start      2001-09-09T01:46:40.123456789Z
+  duration   4.000 ms, 1 generation
+  events     12 of 2 threads
+  bytes      {} in 6 batches, {}.{} an event
+  lost       nothing
+  pauses     18.200 us at the longest
+  clock      tsc, 1,000,000,000 ticks a second, 1 snapshot
+
+         events  kind
+              2  ThreadStart
+              1  SpanEnd
+              1  TaskEnd
+              1  TaskSwitch
+              1  ThreadCreate
+              1  ThreadEnd
+              1  counter:queued
+              1  instant:tick
+              1  log:http
+              1  span:read_file
+              1  task:request
+",
+        format!("{},{:03}", bytes / 1000, bytes % 1000),
+        bytes / 12,
+        bytes * 10 / 12 % 10,
+    );
+    assert_eq!(run_on(&made.bytes, "people", &["stat"]).complete(), want);
+    let from_input = run_with_input(&made.bytes, &["stat", "-"]).complete();
+    assert_eq!(from_input, want.replace("FILE", "standard input"));
+}
+
+#[test]
+fn programs_read_one_object() {
+    let made = whole();
+    let out = run_on(&made.bytes, "json", &["stat", "--json"]).complete();
+    assert_eq!(out.lines().count(), 1);
+    let stat: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let want = json!({
+        "complete": true, "events": 12, "lost": 0, "lost_by_cause": {}, "less_known_by_cause": {},
+        "threads": 2, "bytes": made.bytes.len(), "batches": 6, "duration_ns": 4_000_000,
+        "generations": 1, "damaged_bytes": 0, "damaged_ranges": 0,
+        "by_kind": {
+            "ThreadStart": 2, "SpanEnd": 1, "TaskEnd": 1, "TaskSwitch": 1, "ThreadCreate": 1,
+            "ThreadEnd": 1, "counter:queued": 1, "instant:tick": 1, "log:http": 1,
+            "span:read_file": 1, "task:request": 1,
+        },
+        "start_wall": "2001-09-09T01:46:40.123456789Z", "start_wall_ns": WALL_NS,
+        "pause_max_ns": 18_200, "program": "/bin/prog", "pid": 4242, "arch": "x86_64",
+        "recorder": "exectrace 0.1.0",
+        "clock": { "source": "tsc", "ticks_per_second": 1_000_000_000, "snapshots": 1 },
+        "notes": [], "faults": [], "could_hold_nothing": false,
+    });
+    for (key, value) in want.as_object().unwrap() {
+        assert_eq!(&stat[key], value, "{key}");
+        assert_eq!(&stat["sessions"][0][key], value, "sessions[0].{key}");
+    }
+    assert_eq!(stat["sessions"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn losses_and_notes() {
+    let mut made = Made::session(9);
+    define(&mut made, &[]);
+    made.structural(4, |b| {
+        // Cumulative: the newest counts.
+        b.add(|w| schema::Loss::put(w, 1, schema::Cause::PoolEmpty as u64, 5));
+        b.add(|w| schema::Loss::put(w, 1, schema::Cause::PoolEmpty as u64, 1_200));
+        b.add(|w| schema::Loss::put(w, 2, schema::Cause::PoolEmpty as u64, 34));
+        b.add(|w| schema::Loss::put(w, 0, schema::Cause::Unregistered as u64, 1));
+        b.add(|w| schema::Loss::put(w, 2, schema::Cause::StackTable as u64, 7));
+        b.add(|w| schema::Note::put(w, "membarrier".into(), "refused".into()));
+    });
+    made.end(1_000, 2);
+    let out = run_on(&made.bytes, "loss", &["stat"]).complete();
+    assert!(out.contains("\n  lost       1,235 events: pool_empty 1,234, unregistered 1\n"), "{out}");
+    assert!(out.contains("\n  less known stack_table 7\n"), "{out}");
+    assert!(out.contains("\n  note       membarrier: refused\n"), "{out}");
+    let out = run_on(&made.bytes, "loss-json", &["stat", "--json"]).complete();
+    let stat: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(stat["lost"], 1_235);
+    assert_eq!(stat["lost_by_cause"], json!({ "pool_empty": 1_234, "unregistered": 1 }));
+    assert_eq!(stat["less_known_by_cause"], json!({ "stack_table": 7 }));
+    assert_eq!(stat["notes"], json!([{ "name": "membarrier", "text": "refused" }]));
+}
+
+#[test]
+fn a_trace_that_could_hold_nothing_says_so() {
+    let mut made = Made::session(9);
+    made.end(1_000, 0);
+    let out = run_on(&made.bytes, "nothing", &["stat"]).complete();
+    assert!(out.contains("no thread was registered and no event was recorded"), "{out}");
+    let out = run_on(&made.bytes, "nothing-json", &["stat", "--json"]).complete();
+    assert!(out.contains("\"could_hold_nothing\":true"), "{out}");
+    // A thread that did nothing is another matter.
+    let mut made = Made::session(9);
+    define(&mut made, &[]);
+    made.end(1_000, 2);
+    let out = run_on(&made.bytes, "idle", &["stat"]).complete();
+    assert!(out.contains("events     0 of 2 threads") && !out.contains("could hold"), "{out}");
+}
+
+#[test]
+fn sessions_are_added_up() {
+    let mut bytes = whole().bytes;
+    let mut second = whole();
+    for byte in &mut second.bytes[16..17] {
+        *byte ^= 1;
+    }
+    let second = {
+        let mut made = Made::session(3);
+        define(&mut made, &[]);
+        made.timed(2, 0, 0, |b| {
+            b.add(|w| schema::ThreadStart::put(w, 500_000));
+        });
+        made.end(1_000_000, 2);
+        made.bytes
+    };
+    bytes.extend_from_slice(&second);
+    let out = run_on(&bytes, "two", &["stat", "--json"]).complete();
+    let stat: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(stat["events"], 13);
+    assert_eq!(stat["by_kind"]["ThreadStart"], 3);
+    assert_eq!(stat["duration_ns"], 5_000_000);
+    assert_eq!(stat["bytes"], bytes.len());
+    assert_eq!(stat["sessions"].as_array().unwrap().len(), 2);
+    assert_eq!(stat["sessions"][1]["events"], 1);
+    let out = run_on(&bytes, "two-people", &["stat"]).complete();
+    assert!(out.starts_with("FILE: 2 sessions, complete\n\nsession 1\n  program"), "{out}");
+}
+
+#[test]
+fn modules_tell_whether_they_have_names() {
+    let mut made = Made::session(9);
+    made.structural(2, |b| {
+        b.add(|w| {
+            let (id, path) = ((&b"\x01\xab"[..]), "/nowhere/prog");
+            let id = trace::encode::field::Text { bytes: id, cut_from: None };
+            schema::Module::put(w, 0x1000, 0x2000, 0x1000, id, path.into(), 10, 20)
+        });
+    });
+    made.end(1_000, 0);
+    let out = run_on(&made.bytes, "modules", &["stat", "--symbols"]).complete();
+    assert!(out.contains("module     /nowhere/prog: no names, its file is not there\n"), "{out}");
+    let out = run_on(&made.bytes, "modules-json", &["stat", "--symbols", "--json"]).complete();
+    let stat: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let want = json!([{
+        "path": "/nowhere/prog", "base": "0x1000", "size": 0x2000, "build_id": "01ab",
+        "symbols": false, "lines": false, "file": null, "reason": "its file is not there",
+    }]);
+    assert_eq!(stat["modules"], want);
+}

@@ -1,0 +1,283 @@
+//! Spans: nested stretches of time of one thread.
+
+use std::marker::PhantomData;
+use std::panic::Location;
+
+use crate::annotate::value::Values;
+use crate::emit;
+use crate::emit::Emission;
+use crate::emit::Outcome;
+use crate::encode::schema::Cause;
+use crate::encode::schema::Class;
+use crate::encode::schema::Kind;
+use crate::encode::varint;
+use crate::encode::wire::SPANS_MAX;
+use crate::registry;
+use crate::registry::local;
+use crate::registry::local::Local;
+use crate::site::Meta;
+use crate::site::Site;
+use crate::site::Types;
+use crate::sync::AtomicPtr;
+use crate::sync::Ordering::AcqRel;
+use crate::sync::Ordering::Acquire;
+use crate::sync::Ordering::Relaxed;
+
+/// An open span of this thread; it ends when this guard is dropped.
+///
+/// Ends in any order are recorded truly: a span that is not the innermost says which one it was. A
+/// guard that outlives its session ends in silence. While recording is off a guard costs nothing.
+#[must_use = "a span ends when its guard is dropped: bind it to a name, such as _span"]
+#[derive(Debug)]
+pub struct Span {
+    /// Ordinal of the session; 0: was not recorded.
+    session: u32,
+    /// Spans that were open before it; `NESTED` inside another event.
+    depth: u32,
+    /// A span belongs to its thread.
+    _thread: PhantomData<*const ()>,
+}
+
+const NESTED: u32 = u32::MAX;
+
+impl Span {
+    /// The span of a place that is not recorded now.
+    pub const OFF: Span = Span { session: 0, depth: 0, _thread: PhantomData };
+
+    /// Begins a span. The switch was seen on.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub fn begin<V: Values>(site: &'static Site, values: V) -> Span {
+        let depth = local::with(|l| emit::standing(l).1);
+        match emit::emit(Begin { site, values }) {
+            Outcome::Recorded => {
+                Span { session: local::with(|l| l.session.get()), depth, _thread: PhantomData }
+            }
+            Outcome::Nested => Span { session: 1, depth: NESTED, _thread: PhantomData },
+            _ => Span::OFF,
+        }
+    }
+}
+
+impl Drop for Span {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if self.session == 0 || !registry::is_on() {
+            return;
+        }
+        let (session, depth) = (self.session, self.depth);
+        let open = local::with(|l| emit::standing(l).1);
+        if open == depth.wrapping_add(1) {
+            emit::emit(End { session });
+        } else {
+            end_elsewhere(session, depth, open);
+        }
+    }
+}
+
+#[cold]
+fn end_elsewhere(session: u32, depth: u32, open: u32) {
+    if depth == NESTED {
+        // Still inside the event that it was begun in: its end goes where its begin went.
+        if local::with(|l| l.registered() && l.busy().load(Relaxed) != 0) {
+            emit::emit(emit::Plain { kind: Kind::SpanEnd, fields: [] });
+        }
+    } else if depth < open {
+        emit::emit(EndAt { session, depth });
+    }
+}
+
+/// The event that begins a span.
+#[derive(Clone, Copy)]
+struct Begin<V> {
+    site: &'static Site,
+    values: V,
+}
+
+impl<V: Values> Emission for Begin<V> {
+    #[inline(always)]
+    fn len_max(&self) -> usize {
+        self.values.len_max()
+    }
+
+    #[inline(always)]
+    fn kind(&self, l: &Local) -> Option<(u32, usize)> {
+        self.site.plain_kind(l.tag.get())
+    }
+
+    #[inline(always)]
+    unsafe fn put(&self, p: *mut u8) -> *mut u8 {
+        // SAFETY: the caller's duty is the same.
+        unsafe { self.values.put(p) }
+    }
+
+    #[inline(always)]
+    fn after(&self, l: &Local) {
+        let Some(r) = l.record() else { return };
+        let depth = r.depth.load(Relaxed);
+        match r.spans.get(depth as usize) {
+            Some(span) => span.store(self.site.word(), Relaxed),
+            None => r.lose(Cause::SpanDepth),
+        }
+        r.depth.store(depth + 1, Relaxed);
+    }
+
+    fn site(&self) -> Option<(&'static Site, Types)> {
+        Some((self.site, V::TYPES))
+    }
+}
+
+/// The event that ends the innermost span.
+#[derive(Clone, Copy)]
+struct End {
+    session: u32,
+}
+
+impl Emission for End {
+    #[inline(always)]
+    fn len_max(&self) -> usize {
+        0
+    }
+
+    #[inline(always)]
+    fn kind(&self, l: &Local) -> Option<(u32, usize)> {
+        (l.session.get() == self.session).then_some((Kind::SpanEnd as u32, 1))
+    }
+
+    #[inline(always)]
+    unsafe fn put(&self, p: *mut u8) -> *mut u8 {
+        p
+    }
+
+    #[inline(always)]
+    fn after(&self, l: &Local) {
+        let Some(r) = l.record() else { return };
+        let depth = r.depth.load(Relaxed);
+        r.depth.store(depth.saturating_sub(1), Relaxed);
+    }
+
+    fn site(&self) -> Option<(&'static Site, Types)> {
+        None
+    }
+
+    fn is_stale(&self, l: &Local) -> bool {
+        l.session.get() != self.session
+    }
+}
+
+/// The event that ends a span which is not the innermost.
+#[derive(Clone, Copy)]
+struct EndAt {
+    session: u32,
+    depth: u32,
+}
+
+impl Emission for EndAt {
+    fn len_max(&self) -> usize {
+        varint::LEN_MAX
+    }
+
+    fn kind(&self, l: &Local) -> Option<(u32, usize)> {
+        (l.session.get() == self.session).then_some((Kind::SpanEndAt as u32, 1))
+    }
+
+    unsafe fn put(&self, p: *mut u8) -> *mut u8 {
+        // SAFETY: the caller has checked room for a varint.
+        unsafe { emit::put_varint(p, self.depth.into()) }
+    }
+
+    fn after(&self, l: &Local) {
+        let Some(r) = l.record() else { return };
+        for at in self.depth as usize..SPANS_MAX - 1 {
+            r.spans[at].store(r.spans[at + 1].load(Relaxed), Relaxed);
+        }
+        let depth = r.depth.load(Relaxed);
+        r.depth.store(depth.saturating_sub(1), Relaxed);
+    }
+
+    fn site(&self) -> Option<(&'static Site, Types)> {
+        None
+    }
+
+    fn is_stale(&self, l: &Local) -> bool {
+        l.session.get() != self.session
+    }
+}
+
+/// Runs `f` inside a span of this name and returns its value.
+///
+/// The span's site is the place of the call. Costs a look-up of some nanoseconds more than
+/// [`span!`](crate::span!); the first call at a place allocates. While recording is off: one load
+/// and one branch.
+///
+/// ```
+/// let sum = trace::span("add", || 2 + 2);
+/// assert_eq!(sum, 4);
+/// ```
+#[inline]
+#[track_caller]
+pub fn span<R>(name: &'static str, f: impl FnOnce() -> R) -> R {
+    let _span = if registry::is_on() { begin_at(name, Location::caller()) } else { Span::OFF };
+    f()
+}
+
+#[inline(never)]
+fn begin_at(name: &'static str, at: &'static Location<'static>) -> Span {
+    match site_at(name, at) {
+        Some(site) => Span::begin(site, ()),
+        None => {
+            emit::lose(Cause::SiteTable);
+            Span::OFF
+        }
+    }
+}
+
+/// A site that was made at run time, found again by its name and place.
+struct Made {
+    name: &'static str,
+    at: &'static Location<'static>,
+    site: Site,
+}
+
+/// Places that call `span()`; a power of two, and never more than half full.
+const PLACES: usize = 4096;
+static MADE: [AtomicPtr<Made>; PLACES] =
+    [const { AtomicPtr::new(std::ptr::null_mut()) }; PLACES];
+
+/// Lock-free, open addressing with linear probing; entries are never removed.
+fn site_at(name: &'static str, at: &'static Location<'static>) -> Option<&'static Site> {
+    let key = (name.as_ptr().addr() ^ std::ptr::from_ref(at).addr().rotate_left(17)) as u64;
+    let hash = (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48) as usize;
+    for probe in 0..PLACES / 2 {
+        let slot = &MADE[(hash + probe) % PLACES];
+        // Acquire: pairs with the Release that put the entry there.
+        let mut found = slot.load(Acquire);
+        if found.is_null() {
+            let meta = Meta {
+                class: Class::Span,
+                name,
+                module: "",
+                file: at.file(),
+                line: at.line(),
+                flags: 0,
+                fields: &[],
+            };
+            let made = Box::into_raw(Box::new(Made { name, at, site: Site::new(meta) }));
+            // AcqRel: publishes the entry, or finds another's.
+            match slot.compare_exchange(std::ptr::null_mut(), made, AcqRel, Acquire) {
+                Ok(_) => found = made,
+                Err(other) => {
+                    // SAFETY: made above and never published.
+                    drop(unsafe { Box::from_raw(made) });
+                    found = other;
+                }
+            }
+        }
+        // SAFETY: not null, and entries are never freed.
+        let made = unsafe { &*found };
+        if std::ptr::eq(made.at, at) && std::ptr::eq(made.name, name) {
+            return Some(&made.site);
+        }
+    }
+    None
+}

@@ -1,0 +1,265 @@
+//! Tasks: logical operations that may begin and end on different threads.
+
+use std::marker::PhantomData;
+
+use crate::annotate::value::TaskId;
+use crate::annotate::value::Ready;
+use crate::annotate::value::Values;
+use crate::emit;
+use crate::emit::Emission;
+use crate::emit::Outcome;
+use crate::encode::schema::Cause;
+use crate::encode::schema::Kind;
+use crate::encode::field::ty;
+use crate::encode::varint;
+use crate::mapping::LiveTask;
+use crate::mapping::TASKS_MAX;
+use crate::registry;
+use crate::registry::local;
+use crate::registry::local::Local;
+use crate::site::Site;
+use crate::site::Types;
+use crate::sync::Ordering::Acquire;
+use crate::sync::Ordering::Relaxed;
+use crate::sync::Ordering::Release;
+use crate::tables::FIELDS_MAX;
+
+/// A logical operation: begun by [`task!`](crate::task!), ended by [`end`](Task::end) or by being
+/// dropped, on any thread. Its latency is the time between.
+///
+/// Work for it on a thread by [`enter`](Task::enter), or name it in `span!(task: t, ..)` and
+/// `log!(task: t, ..)`.
+#[must_use = "a task ends when it is dropped"]
+#[derive(Debug)]
+pub struct Task {
+    id: u64,
+    /// Ordinal of the session; 0: is not recorded.
+    session: u32,
+}
+
+/// Task ids are handed to threads in blocks, so that threads do not share a counter.
+const BLOCK: u64 = 64;
+
+impl Task {
+    /// The task of a place that is not recorded now. Its id is 0.
+    pub const OFF: Task = Task { id: 0, session: 0 };
+
+    /// Its id: unique in the session, never 0 while it is recorded, 0 otherwise.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Makes this the calling thread's current task until the guard is dropped: spans, logs and
+    /// other events of the thread belong to it meanwhile.
+    pub fn enter(&self) -> Entered<'_> {
+        let off = Entered { before: 0, session: 0, _life: PhantomData };
+        if self.session == 0 || !registry::is_on() {
+            return off;
+        }
+        let before = local::with(|l| emit::standing(l).2);
+        match emit::emit(Switch { task: self.id, session: self.session }) {
+            Outcome::Recorded => Entered { before, session: self.session, _life: PhantomData },
+            _ => off,
+        }
+    }
+
+    /// Ends it. The same as dropping it.
+    pub fn end(self) {}
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        if self.session != 0 && registry::is_on() {
+            emit::emit(End { task: self.id, session: self.session });
+        }
+    }
+}
+
+/// Begins a task with these fields. The switch was seen on.
+#[doc(hidden)]
+pub fn begin_task<V: Values>(site: &'static Site, parent: Option<u64>, values: V) -> Task {
+    let Some(id) = next_id() else { return Task::OFF };
+    let parent = parent.unwrap_or_else(current_task);
+    let values = (TaskId(id), TaskId(parent), values);
+    match emit::emit(Begin { site, values, id, parent }) {
+        Outcome::Off => Task::OFF,
+        _ => Task { id, session: local::with(|l| l.session.get()) },
+    }
+}
+
+/// The id of the calling thread's current task; 0 without one.
+pub fn current_task() -> u64 {
+    local::with(|l| emit::standing(l).2)
+}
+
+fn next_id() -> Option<u64> {
+    let m = registry::mapping()?;
+    local::with(|l| {
+        // fetch_add, so that a handler that begins a task here cannot get the same id.
+        let id = l.task_next.fetch_add(1, Relaxed);
+        if id != 0 && id < l.task_end.load(Relaxed) {
+            return Some(id);
+        }
+        let block = m.front().tasks.fetch_add(BLOCK, Relaxed) + 1;
+        l.task_end.store(block + BLOCK, Relaxed);
+        l.task_next.store(block + 1, Relaxed);
+        Some(block)
+    })
+}
+
+/// Makes a task the current one of a thread while it lives.
+#[must_use = "the task is the thread's current one until this guard is dropped"]
+#[derive(Debug)]
+pub struct Entered<'a> {
+    before: u64,
+    session: u32,
+    /// Belongs to its thread, and keeps the task from ending meanwhile.
+    _life: PhantomData<(&'a Task, *const ())>,
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        if self.session != 0 && registry::is_on() {
+            emit::emit(Switch { task: self.before, session: self.session });
+        }
+    }
+}
+
+/// The event that begins a task.
+#[derive(Clone, Copy)]
+struct Begin<V> {
+    site: &'static Site,
+    values: (TaskId, TaskId, V),
+    id: u64,
+    parent: u64,
+}
+
+impl<V: Values> Emission for Begin<V> {
+    fn len_max(&self) -> usize {
+        2 * varint::LEN_MAX + self.values.2.len_max()
+    }
+
+    fn kind(&self, l: &Local) -> Option<(u32, usize)> {
+        self.site.plain_kind(l.tag.get())
+    }
+
+    unsafe fn put(&self, p: *mut u8) -> *mut u8 {
+        // SAFETY: the caller has checked room for all of them.
+        let p = unsafe { self.values.0.put(p) };
+        // SAFETY: as above.
+        let p = unsafe { self.values.1.put(p) };
+        // SAFETY: as above.
+        unsafe { self.values.2.put(p) }
+    }
+
+    fn after(&self, l: &Local) {
+        let kind = self.site.word();
+        if !keep(self.id, self.parent, kind) {
+            if let Some(r) = l.record() {
+                r.lose(Cause::TaskTable);
+            }
+        }
+    }
+
+    fn site(&self) -> Option<(&'static Site, Types)> {
+        Some((self.site, with_task_and_parent::<V>()))
+    }
+}
+
+/// The types of a task's fields: its id, its parent, and the program's own.
+fn with_task_and_parent<V: Values>() -> Types {
+    trait Whole {
+        const TYPES: [u64; FIELDS_MAX];
+    }
+    impl<V: Values> Whole for V {
+        const TYPES: [u64; FIELDS_MAX] = {
+            let mut types = [ty::TASK; FIELDS_MAX];
+            let mut i = 0;
+            while i < V::TYPES.len() {
+                types[i + 2] = V::TYPES[i];
+                i += 1;
+            }
+            types
+        };
+    }
+    &<V as Whole>::TYPES
+}
+
+/// Entries that are tried for a task.
+const TRIES: u64 = 16;
+
+fn entries(id: u64) -> impl Iterator<Item = &'static LiveTask> {
+    let tasks = registry::mapping().map(|m| m.tasks()).unwrap_or_default();
+    (0..TRIES).filter_map(move |i| tasks.get(((id + i * BLOCK) % u64::from(TASKS_MAX)) as usize))
+}
+
+/// Puts a task into the table of live ones.
+fn keep(id: u64, parent: u64, kind: u64) -> bool {
+    for t in entries(id) {
+        // Acquire: pairs with the Release of the entry's last holder.
+        if t.id.compare_exchange(0, id, Acquire, Relaxed).is_ok() {
+            t.parent.store(parent, Relaxed);
+            t.kind.store(kind, Relaxed);
+            t.begun.store(crate::clock::Clock::get().now().0, Relaxed);
+            return true;
+        }
+    }
+    false
+}
+
+fn forget(id: u64) {
+    if let Some(t) = entries(id).find(|t| t.id.load(Relaxed) == id) {
+        // Release: pairs with the Acquire of the entry's next holder.
+        t.id.store(0, Release);
+    }
+}
+
+macro_rules! task_event {
+    ($(#[doc = $doc:literal])* $name:ident, $kind:ident, |$e:ident, $l:ident| $after:expr) => {
+        $(#[doc = $doc])*
+        #[derive(Clone, Copy)]
+        struct $name {
+            task: u64,
+            session: u32,
+        }
+
+        impl Emission for $name {
+            fn len_max(&self) -> usize {
+                varint::LEN_MAX
+            }
+
+            fn kind(&self, l: &Local) -> Option<(u32, usize)> {
+                (l.session.get() == self.session).then_some((Kind::$kind as u32, 1))
+            }
+
+            unsafe fn put(&self, p: *mut u8) -> *mut u8 {
+                // SAFETY: the caller has checked room for a varint.
+                unsafe { emit::put_varint(p, self.task) }
+            }
+
+            fn after(&self, $l: &Local) {
+                let $e = self;
+                $after
+            }
+
+            fn site(&self) -> Option<(&'static Site, Types)> {
+                None
+            }
+
+            fn is_stale(&self, l: &Local) -> bool {
+                l.session.get() != self.session
+            }
+        }
+    };
+}
+
+task_event!(
+    /// The event that ends a task.
+    End, TaskEnd, |e, _l| forget(e.task)
+);
+task_event!(
+    /// The event that changes a thread's current task.
+    Switch, TaskSwitch, |e, l| if let Some(r) = l.record() {
+        r.task.store(e.task, Relaxed);
+    }
+);

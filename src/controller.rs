@@ -1,0 +1,1018 @@
+//! The controller: a state machine without thread or I/O that brings what the threads wrote into
+//! the order of the stream.
+//!
+//! `step(now)` advances generations, collects, polls late threads, takes ended ones apart, grows
+//! the pool; `next()` gives the next piece of the stream. Whoever drives it (the thread of
+//! `start(writer)`, or `read_trace()`) writes these pieces out in their order.
+//!
+//! 1. Definitions are scanned after a buffer was taken and stand before it (Rule D).
+//! 2. A buffer is taken from a slot only after its thread was seen outside, behind the barrier.
+//! 3. A buffer of an older session goes to the pool, not into the stream.
+
+use std::collections::HashMap;
+use std::collections::VecDeque;
+
+use crate::buf::Arena;
+use crate::buf::Head;
+use crate::clock::Clock;
+use crate::clock::Snapshot;
+use crate::emit::ENTRY_BYTES;
+use crate::emit::ENTRY_WRAP;
+use crate::encode::field::Text;
+use crate::encode::field::Writer;
+use crate::encode::schema;
+use crate::encode::schema::CAUSES;
+use crate::encode::schema::Cause;
+use crate::encode::wire;
+use crate::encode::wire::BATCH_BYTES_MAX;
+use crate::encode::wire::BatchKind;
+use crate::encode::wire::HEADER_BYTES;
+use crate::encode::wire::Header;
+use crate::intern::log::Cursor;
+use crate::mapping::Mapping;
+use crate::mapping::record;
+use crate::mapping::record::Record;
+use crate::mapping::record::SIDE_BYTES;
+use crate::registry;
+use crate::registry::gate;
+use crate::site::kind_number;
+use crate::stacktab::modules;
+use crate::sync::Ordering::Acquire;
+use crate::sync::Ordering::Relaxed;
+use crate::sync::Ordering::Release;
+use crate::sys;
+
+/// A piece of the stream: one batch.
+#[derive(Debug)]
+pub enum Piece {
+    /// A buffer of the mapping, its header written over; goes back to the pool afterwards.
+    Buffer {
+        /// Index of the buffer.
+        index: u32,
+        /// Bytes of the batch.
+        len: u32,
+        /// Events in it.
+        events: u32,
+    },
+    /// Bytes of the controller's own.
+    Bytes {
+        /// The batch.
+        bytes: Vec<u8>,
+        /// Timed events in it.
+        events: u32,
+    },
+}
+
+/// What a session is to do; fixed at its start.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Random, not 0.
+    pub session: u64,
+    /// The table epoch.
+    pub epoch: u32,
+    /// The first generation.
+    pub first_generation: u32,
+    /// Length of a generation, in nanoseconds.
+    pub generation_ns: u64,
+    /// Bytes after which a generation ends all the same.
+    pub generation_bytes: u64,
+    /// Whether membarrier works; otherwise every event fences.
+    pub membarrier: bool,
+    /// Whether the snapshot at stop lists what each thread was doing.
+    pub snapshot: bool,
+    /// Most buffers.
+    pub buffers_cap: u32,
+}
+
+/// A generation ends after so many bytes, so that a streaming reader's memory is bounded.
+pub const GENERATION_BYTES: u64 = 64 << 20;
+/// How often late threads are polled.
+const LATE_POLL_NS: u64 = 10_000_000;
+/// How often partly filled buffers are collected at most.
+const COLLECT_NS: u64 = 10_000_000;
+
+/// A batch of the controller's own that is being filled.
+#[derive(Debug, Default)]
+struct Page {
+    body: Vec<u8>,
+    count: u32,
+}
+
+/// The controller of one session.
+#[derive(Debug)]
+pub struct Controller {
+    m: &'static Mapping,
+    plan: Plan,
+    cursor: Cursor,
+    out: VecDeque<Piece>,
+    definitions: Page,
+    control: Page,
+    sequence: u32,
+    generation: u32,
+    generation_began_ns: u64,
+    generation_bytes: u64,
+    collected_ns: u64,
+    late: Vec<(u32, u32)>,
+    ended_generation: u32,
+    modules: modules::Modules,
+    first: Snapshot,
+    last: Snapshot,
+    /// Losses that were already said, by thread and cause.
+    said: HashMap<(u32, u8), u64>,
+    /// Buffers of this generation and later belong to threads that fence in every event.
+    fence_since: u32,
+    gone_lost: [u64; CAUSES],
+    seen_threads: u64,
+    /// What stands in the stream so far.
+    pub totals: Totals,
+}
+
+/// Counts of a session.
+#[derive(Clone, Copy, Debug)]
+pub struct Totals {
+    /// Timed events in the stream.
+    pub events: u64,
+    /// Batches in the stream.
+    pub batches: u64,
+    /// Bytes in the stream.
+    pub bytes: u64,
+    /// Events lost, by cause.
+    pub lost: [u64; CAUSES],
+    /// Threads that were registered at some time.
+    pub threads: u64,
+    /// Generations.
+    pub generations: u64,
+    /// Longest pause, in nanoseconds.
+    pub pause_max_ns: u64,
+    /// Threads that did not let go of their buffers before the deadline.
+    pub stuck: u64,
+}
+
+impl Default for Totals {
+    fn default() -> Self {
+        Totals {
+            events: 0,
+            batches: 0,
+            bytes: 0,
+            lost: [0; CAUSES],
+            threads: 0,
+            generations: 0,
+            pause_max_ns: 0,
+            stuck: 0,
+        }
+    }
+}
+
+impl Totals {
+    /// Events lost in all.
+    pub fn lost_events(&self) -> u64 {
+        let is_event = |c: &&Cause| c.is_event();
+        Cause::ALL.iter().filter(is_event).map(|c| self.lost[*c as usize]).sum()
+    }
+}
+
+impl Controller {
+    /// A controller for a session whose gate is not open yet.
+    pub fn new(m: &'static Mapping, plan: Plan, first: Snapshot) -> Controller {
+        let now = sys::mono_ns();
+        Controller {
+            m,
+            cursor: Cursor::default(),
+            out: VecDeque::with_capacity(64),
+            definitions: Page::default(),
+            control: Page::default(),
+            sequence: 0,
+            generation: plan.first_generation,
+            generation_began_ns: now,
+            generation_bytes: 0,
+            collected_ns: now,
+            late: Vec::with_capacity(64),
+            ended_generation: 0,
+            modules: modules::Modules::new(),
+            first,
+            last: first,
+            said: HashMap::new(),
+            fence_since: if plan.membarrier { u32::MAX } else { plan.first_generation },
+            gone_lost: [0; CAUSES],
+            seen_threads: 0,
+            totals: Totals::default(),
+            plan,
+        }
+    }
+
+    /// The current generation.
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    // ---- the beginning
+
+    /// Writes the session's first batches: header, schema, clocks, facts.
+    pub fn open(&mut self, notes: &[(&str, &str)]) {
+        let mut page = Page::default();
+        page.put(|w| self.put_session(w));
+        for spec in schema::SPECS {
+            page.put(|w| {
+                schema::Schema::put(
+                    w,
+                    spec.kind as u64,
+                    spec.name.into(),
+                    spec.phase.code(),
+                    spec.phase.pair().into(),
+                    spec.fields,
+                )
+            });
+        }
+        self.finish_page(page, BatchKind::Session, wire::FLAG_CHECKPOINT);
+        let first = self.first;
+        self.control.put(|w| put_clock(w, &first));
+        for (name, text) in notes {
+            self.control.put(|w| schema::Note::put(w, (*name).into(), (*text).into()));
+        }
+        self.poll_modules();
+    }
+
+    fn put_session(&self, w: &mut Writer<'_>) -> Option<()> {
+        let clock = Clock::get();
+        let mode =
+            if self.plan.membarrier { schema::MODE_MEMBARRIER } else { schema::MODE_FENCE };
+        schema::Session::put(
+            w,
+            wire::VERSION.into(),
+            concat!("exectrace ", env!("CARGO_PKG_VERSION")).into(),
+            clock.shift().into(),
+            clock.rate(),
+            clock.kind() as u64,
+            self.first.ticks.0,
+            sys::thread::pid_raw().into(),
+            sys::program_name().as_str().into(),
+            std::env::consts::ARCH.into(),
+            mode,
+        )
+    }
+
+    /// Says what a thread is doing, for the snapshot at start and stop.
+    pub fn thread_state(&mut self, t: &ThreadShot) {
+        let name = Text { bytes: &t.name[..t.name_len], cut_from: None };
+        let spans: Vec<u64> = t.spans[..t.listed].iter().copied().map(kind_number).collect();
+        self.control.put(|w| {
+            schema::ThreadState::put(
+                w,
+                t.thread.into(),
+                t.tid.into(),
+                name,
+                t.at,
+                t.state,
+                t.task,
+                &spans,
+            )
+        });
+    }
+
+    fn poll_modules(&mut self) {
+        if matches!(self.modules.poll(), modules::Change::Same) {
+            return;
+        }
+        let mut page = std::mem::take(&mut self.definitions);
+        modules::for_each(|module| {
+            let build_id = Text { bytes: &module.build_id, cut_from: None };
+            let path = Text { bytes: &module.path, cut_from: None };
+            page.put(|w| {
+                schema::Module::put(
+                    w,
+                    module.base,
+                    module.size,
+                    module.bias,
+                    build_id,
+                    path,
+                    module.file_size,
+                    module.mtime,
+                )
+            });
+        });
+        self.definitions = page;
+        self.flush_definitions();
+    }
+
+    // ---- the stream
+
+    /// The next piece, in the order of the stream.
+    pub fn next_piece(&mut self) -> Option<Piece> {
+        if let Some(piece) = self.out.pop_front() {
+            return Some(piece);
+        }
+        self.drain();
+        self.out.pop_front()
+    }
+
+    /// Takes what is queued and puts it, definitions first, into the stream.
+    fn drain(&mut self) {
+        let m = self.m;
+        loop {
+            self.reap();
+            // The whole list at once, in the order in which it was handed over.
+            let taken: Vec<u32> = m.front().queue.0.take_all(m).collect();
+            if taken.is_empty() {
+                return;
+            }
+            self.scan_definitions();
+            for index in taken {
+                self.take_in(index, 0);
+            }
+        }
+    }
+
+    /// Writes every committed definition that stands before the entry count read now.
+    fn scan_definitions(&mut self) {
+        let mut page = std::mem::take(&mut self.definitions);
+        let mut full = Vec::new();
+        self.cursor.scan(&self.m.front().log.0, self.m, |bytes| {
+            if page.body.len() + bytes.len() > BATCH_BYTES_MAX - HEADER_BYTES {
+                full.push(std::mem::take(&mut page));
+            }
+            page.body.extend_from_slice(bytes);
+            page.count += 1;
+        });
+        for page in full {
+            self.finish_page(page, BatchKind::Definitions, 0);
+        }
+        self.definitions = page;
+        self.flush_definitions();
+    }
+
+    fn flush_definitions(&mut self) {
+        let page = std::mem::take(&mut self.definitions);
+        self.finish_page(page, BatchKind::Definitions, 0);
+    }
+
+    fn flush_control(&mut self) {
+        let page = std::mem::take(&mut self.control);
+        self.finish_page(page, BatchKind::Control, 0);
+    }
+
+    /// Makes a batch of the controller's own.
+    fn finish_page(&mut self, page: Page, kind: BatchKind, flags: u32) {
+        if page.count == 0 {
+            return;
+        }
+        let header = Header {
+            length: 0,
+            kind: kind as u8,
+            lane: 0,
+            version: wire::VERSION,
+            crc: 0,
+            session: self.plan.session,
+            epoch: self.plan.epoch,
+            generation: self.generation,
+            thread: 0,
+            sequence: self.sequence,
+            first_ticks: 0,
+            last_ticks: 0,
+            count: page.count,
+            flags,
+        };
+        self.sequence = self.sequence.wrapping_add(1);
+        self.push_bytes(header, &page.body, 0);
+    }
+
+    fn push_bytes(&mut self, mut header: Header, body: &[u8], events: u32) {
+        let len = HEADER_BYTES + body.len();
+        debug_assert!(len <= BATCH_BYTES_MAX);
+        header.length = len as u32;
+        let mut bytes = Vec::with_capacity(len);
+        bytes.extend_from_slice(&header.to_bytes());
+        bytes.extend_from_slice(body);
+        let crc = sys::crc32c(&bytes);
+        bytes[wire::CRC_AT..wire::CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
+        self.count_in(len, events);
+        self.out.push_back(Piece::Bytes { bytes, events });
+    }
+
+    fn count_in(&mut self, len: usize, events: u32) {
+        self.totals.batches += 1;
+        self.totals.bytes += len as u64;
+        self.totals.events += u64::from(events);
+        self.generation_bytes += len as u64;
+    }
+
+    /// Makes a batch of a thread's buffer.
+    fn take_in(&mut self, index: u32, flags: u32) {
+        let m = self.m;
+        let head = m.head(index);
+        let generation = head.generation.load(Relaxed);
+        if generation < self.plan.first_generation {
+            m.push_free(index);
+            return;
+        }
+        let (header, len) = self.header_of(head, flags);
+        let Some(base) = m.buffer(index) else { return };
+        // SAFETY: buf: a taken buffer is the controller's alone, 64 KiB long.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(base, len) };
+        bytes[..HEADER_BYTES].copy_from_slice(&header.to_bytes());
+        let crc = sys::crc32c(bytes);
+        bytes[wire::CRC_AT..wire::CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
+        self.count_in(len, header.count);
+        self.out.push_back(Piece::Buffer { index, len: len as u32, events: header.count });
+    }
+
+    fn header_of(&self, head: &Head, flags: u32) -> (Header, usize) {
+        // Acquire: pairs with the Release of the owner's publication.
+        let word = head.publish.load(Acquire);
+        let len = (word as u32 as usize).clamp(HEADER_BYTES, BATCH_BYTES_MAX);
+        let generation = head.generation.load(Relaxed);
+        let late = if generation <= self.ended_generation { wire::FLAG_LATE } else { 0 };
+        let header = Header {
+            length: len as u32,
+            kind: BatchKind::Events as u8,
+            lane: head.lane.load(Relaxed) as u8,
+            version: wire::VERSION,
+            crc: 0,
+            session: self.plan.session,
+            epoch: head.epoch.load(Relaxed),
+            generation,
+            thread: head.thread.load(Relaxed),
+            sequence: head.sequence.load(Relaxed),
+            first_ticks: head.first_ticks.load(Relaxed),
+            last_ticks: head.last_ticks.load(Relaxed),
+            count: (word >> 32) as u32,
+            flags: flags | late,
+        };
+        (header, len)
+    }
+
+    // ---- steps
+
+    /// Does what is due at `now` (monotonic, nanoseconds) and says when something is due next.
+    pub fn step(&mut self, now: u64) -> u64 {
+        self.drain();
+        if !self.late.is_empty() {
+            self.poll_late();
+        }
+        let wanted = crate::emit::WANTED.load(Relaxed) != 0;
+        let age = now.saturating_sub(self.generation_began_ns);
+        let due = age >= self.plan.generation_ns || self.generation_bytes >= self.plan.generation_bytes;
+        let starved = wanted && now.saturating_sub(self.collected_ns) >= COLLECT_NS;
+        if due || starved {
+            crate::emit::WANTED.store(0, Relaxed);
+            self.collected_ns = now;
+            self.advance(now);
+        }
+        self.grow();
+        let next = self.generation_began_ns + self.plan.generation_ns;
+        if !self.late.is_empty() {
+            next.min(now + LATE_POLL_NS)
+        } else if wanted && !starved {
+            next.min(self.collected_ns + COLLECT_NS)
+        } else {
+            next
+        }
+    }
+
+    /// Commits buffers ahead of need, so that the cold path finds them.
+    fn grow(&mut self) {
+        let front = self.m.front();
+        let committed = self.m.committed();
+        let want = (committed / 4).clamp(8, 64);
+        let mut free = front.pool.0.free();
+        while free < want {
+            let Some(index) = self.m.grow(0) else { return };
+            self.m.push_free(index);
+            free += 1;
+        }
+    }
+
+    /// Ends the current generation: turns the gate, collects, accounts.
+    fn advance(&mut self, now: u64) {
+        let ended = self.generation;
+        // The time is read before the turn: nothing of the next generation is older.
+        self.last = Clock::get().snapshot();
+        self.generation += 1;
+        gate::turn(&self.m.front().gate.0, self.generation);
+        self.barrier();
+        self.collect(self.generation);
+        self.reap_vanished();
+        self.end_generation(ended);
+        self.generation_began_ns = now;
+        self.generation_bytes = 0;
+    }
+
+    /// Makes every thread's next look at the gate see the turn.
+    pub fn barrier(&mut self) {
+        if self.plan.membarrier && !sys::membarrier::barrier() {
+            // Refused from here on: records stop matching the gate, so every event fences.
+            self.plan.membarrier = false;
+            self.fence_since = self.generation + 1;
+            crate::emit::FENCE_MODE.store(1, Relaxed);
+        }
+        crate::sync::fence(crate::sync::Ordering::SeqCst);
+    }
+
+    /// Takes the buffers of all threads that are out; the others go on the late list.
+    fn collect(&mut self, older_than: u32) {
+        let m = self.m;
+        for (index, r) in registry::live(m) {
+            if !self.proved_out(r) {
+                self.be_late(index, r);
+                continue;
+            }
+            registry::hand_over(m, gate::take_slot(&r.slot, older_than));
+            self.drain_side(index, r);
+        }
+        self.drain();
+    }
+
+    /// Whether the thread is outside, and will see the gate as it is now before it is inside.
+    ///
+    /// Behind membarrier, and behind the fence where the thread fences too. Where membarrier failed
+    /// in mid-session, threads that have not exchanged their buffer since are not proved.
+    fn proved_out(&self, r: &Record) -> bool {
+        let held = gate::slot_content(r.slot.load(Acquire));
+        let fences = held.is_none_or(|(generation, _)| generation >= self.fence_since);
+        (self.plan.membarrier || fences) && gate::is_out(&r.busy)
+    }
+
+    fn be_late(&mut self, index: u32, r: &Record) {
+        let thread = r.thread.load(Relaxed);
+        if !self.late.iter().any(|l| l.1 == thread) {
+            self.late.push((index, thread));
+        }
+    }
+
+    /// Takes the buffers of late threads that are out by now.
+    fn poll_late(&mut self) {
+        let m = self.m;
+        let late = std::mem::take(&mut self.late);
+        self.barrier();
+        for (index, thread) in late {
+            let Some(r) = m.record(index) else { continue };
+            if r.thread.load(Relaxed) != thread || r.state.load(Acquire) != record::LIVE {
+                continue;
+            }
+            if self.proved_out(r) {
+                registry::hand_over(m, gate::take_slot(&r.slot, self.generation));
+                self.drain_side(index, r);
+            } else {
+                self.late.push((index, thread));
+            }
+        }
+        self.drain();
+    }
+
+    /// Writes the accounts of a generation whose batches are all in the stream.
+    fn end_generation(&mut self, ended: u32) {
+        self.poll_modules();
+        self.say_losses();
+        let last = self.last;
+        self.control.put(|w| put_clock(w, &last));
+        let mut late: Vec<u64> = self.late.iter().map(|l| l.1.into()).collect();
+        late.truncate(4096);
+        self.control
+            .put(|w| schema::GenerationEnd::put(w, ended.into(), last.ticks.0, &late));
+        self.flush_control();
+        self.ended_generation = ended;
+        self.totals.generations += 1;
+    }
+
+    /// Writes the counters that have changed since they were said.
+    fn say_losses(&mut self) {
+        let m = self.m;
+        let mut changed = Vec::new();
+        for (_, r) in registry::live(m) {
+            let thread = r.thread.load(Relaxed);
+            for cause in Cause::ALL {
+                changed.push((thread, *cause, r.loss[*cause as usize].load(Relaxed)));
+            }
+        }
+        for cause in Cause::ALL {
+            changed.push((0, *cause, m.front().loss[*cause as usize].load(Relaxed)));
+        }
+        for (thread, cause, count) in changed {
+            self.say_loss(thread, cause, count);
+        }
+    }
+
+    fn say_loss(&mut self, thread: u32, cause: Cause, count: u64) {
+        if count == 0 {
+            return;
+        }
+        if self.said.insert((thread, cause as u8), count) == Some(count) {
+            return;
+        }
+        self.put_control(|w| schema::Loss::put(w, thread.into(), cause as u64, count));
+    }
+
+    fn put_control(&mut self, put: impl Fn(&mut Writer<'_>) -> Option<()>) {
+        if self.control.body.len() > BATCH_BYTES_MAX / 2 {
+            self.flush_control();
+        }
+        self.control.put(put);
+    }
+
+    /// Takes the records of ended threads apart.
+    fn reap(&mut self) {
+        let m = self.m;
+        let mut ended = Vec::new();
+        m.take_ended(|index, _| ended.push(index));
+        for index in ended {
+            if let Some(r) = m.record(index) {
+                self.take_apart(index, r);
+            }
+        }
+    }
+
+    /// The thread is gone: its last words, its losses, its record.
+    fn take_apart(&mut self, index: u32, r: &Record) {
+        let m = self.m;
+        // The generation above all: whatever is in the slot is nobody's any more.
+        registry::hand_over(m, gate::take_slot(&r.slot, u32::MAX));
+        self.drain_side(index, r);
+        let thread = r.thread.load(Relaxed);
+        for cause in Cause::ALL {
+            let count = r.loss[*cause as usize].load(Relaxed);
+            self.say_loss(thread, *cause, count);
+            self.gone_lost[*cause as usize] += count;
+        }
+        for cause in Cause::ALL {
+            self.said.remove(&(thread, *cause as u8));
+        }
+        self.seen_threads += 1;
+        r.reset_loss();
+        r.thread.store(0, Relaxed);
+        r.state.store(record::FREE, Release);
+        m.free_record(index);
+    }
+
+    /// Finds threads that vanished without a goodbye and takes their records apart.
+    fn reap_vanished(&mut self) {
+        let m = self.m;
+        let gone: Vec<u32> = registry::live(m)
+            .filter(|(_, r)| !sys::thread::alive(r.tid.load(Relaxed)))
+            .map(|(i, _)| i)
+            .collect();
+        for index in gone {
+            let Some(r) = m.record(index) else { continue };
+            // It may have said goodbye in this moment: then it is on the list of ended ones.
+            let was = r.state.compare_exchange(record::LIVE, record::ENDED, Acquire, Relaxed);
+            if was.is_ok() {
+                if r.busy.load(Relaxed) != 0 {
+                    r.lose(Cause::Abandoned);
+                }
+                self.take_apart(index, r);
+            }
+        }
+        self.drain();
+    }
+
+    /// Makes a batch of what waits in a side ring.
+    fn drain_side(&mut self, index: u32, r: &Record) {
+        let ring = self.m.side(index);
+        // Acquire: pairs with the handler's Release.
+        let head = r.side_head.load(Acquire);
+        let mut tail = r.side_tail.load(Relaxed);
+        if head == tail {
+            return;
+        }
+        let mut batch = SideBatch::default();
+        let mut pages = Vec::new();
+        while tail != head {
+            let at = tail as usize % SIDE_BYTES;
+            let left = (head.wrapping_sub(tail) as usize).min(SIDE_BYTES);
+            let mut word = [0u8; ENTRY_BYTES];
+            copy_out(ring, at, &mut word[..2]);
+            let len = usize::from(u16::from_ne_bytes([word[0], word[1]]));
+            if len == usize::from(ENTRY_WRAP) || SIDE_BYTES - at < ENTRY_BYTES {
+                tail = tail.wrapping_add((SIDE_BYTES - at) as u32);
+                continue;
+            }
+            let need = (ENTRY_BYTES + len).next_multiple_of(2);
+            if need > left || at + need > SIDE_BYTES + 1 {
+                tail = head;
+                break;
+            }
+            copy_out(ring, at, &mut word);
+            let mut body = vec![0u8; len];
+            copy_out(ring, at + ENTRY_BYTES, &mut body);
+            if let Some(done) = batch.add(&word, &body) {
+                pages.push(done);
+            }
+            tail = tail.wrapping_add(need as u32);
+        }
+        // Release: pairs with the handler's Acquire: what it may overwrite was read.
+        r.side_tail.store(tail, Release);
+        pages.push(batch);
+        self.scan_definitions();
+        for page in pages {
+            self.finish_side(r, page);
+        }
+    }
+
+    fn finish_side(&mut self, r: &Record, page: SideBatch) {
+        if page.count == 0 || page.epoch != self.plan.epoch {
+            return;
+        }
+        let sequence = r.sequence[1].load(Relaxed);
+        r.sequence[1].store(sequence.wrapping_add(1), Relaxed);
+        let header = Header {
+            length: 0,
+            kind: BatchKind::Events as u8,
+            lane: wire::LANE_SIDE,
+            version: wire::VERSION,
+            crc: 0,
+            session: self.plan.session,
+            epoch: page.epoch,
+            generation: self.generation,
+            thread: r.thread.load(Relaxed),
+            sequence,
+            first_ticks: page.first,
+            last_ticks: page.last,
+            count: page.count,
+            flags: 0,
+        };
+        self.push_bytes(header, &page.body, page.count);
+    }
+
+    // ---- the end
+
+    /// Pauses all threads, takes the snapshot, closes the gate, sees them out and collects.
+    ///
+    /// Returns once the gate is shut; `finish` writes the rest. Nothing of the user's runs here.
+    pub fn shut(&mut self, deadline_ns: u64) {
+        let m = self.m;
+        let mut shots = Shots::with_capacity(m.made() as usize);
+        let word = &m.front().gate.0;
+        let began = sys::mono_ns();
+        gate::turn(word, self.generation | gate::PAUSED);
+        self.barrier();
+        see_out(m, began + PAUSE_NS);
+        if self.plan.snapshot {
+            shots.take(m);
+        }
+        self.last = Clock::get().snapshot();
+        gate::turn(word, gate::OFF);
+        self.totals.pause_max_ns = self.totals.pause_max_ns.max(sys::mono_ns() - began);
+        registry::switch().on.store(0, Relaxed);
+        sys::futex::wake(word, u32::MAX);
+        m.wake_waiting();
+        self.barrier();
+        see_out(m, deadline_ns);
+        self.generation += 1;
+        self.collect_last();
+        for shot in shots.0 {
+            self.thread_state(&shot);
+        }
+    }
+
+    /// Takes everything that is left; threads that are stuck leave a copy of what they published.
+    fn collect_last(&mut self) {
+        let m = self.m;
+        self.reap_vanished();
+        for (index, r) in registry::live(m) {
+            if self.proved_out(r) {
+                registry::hand_over(m, gate::take_slot(&r.slot, u32::MAX));
+                self.drain_side(index, r);
+            } else {
+                self.quarantine(r);
+            }
+        }
+        self.drain();
+    }
+
+    /// Copies what a stuck thread has published; its buffer stays with it.
+    fn quarantine(&mut self, r: &Record) {
+        let m = self.m;
+        self.totals.stuck += 1;
+        r.lose(Cause::StopTimeout);
+        let Some((generation, buffer)) = gate::slot_content(r.slot.load(Acquire)) else { return };
+        let Some(base) = m.buffer(buffer) else { return };
+        if generation < self.plan.first_generation {
+            return;
+        }
+        let (header, len) = self.header_of(m.head(buffer), wire::FLAG_PREFIX);
+        let mut body = vec![0u8; len - HEADER_BYTES];
+        // SAFETY: bytes below the published position are immutable while the owner holds the
+        // buffer, which it does until it leaves the section it is stuck in.
+        let from = unsafe { base.add(HEADER_BYTES) };
+        // SAFETY: as above; the source has `len` bytes.
+        unsafe { std::ptr::copy_nonoverlapping(from, body.as_mut_ptr(), body.len()) };
+        self.scan_definitions();
+        self.push_bytes(header, &body, header.count);
+    }
+
+    /// Writes the last accounts and the end mark.
+    pub fn finish(&mut self, reason: u64) {
+        self.drain();
+        self.scan_definitions();
+        let ended = self.generation - 1;
+        self.end_generation(ended);
+        let m = self.m;
+        let live = registry::live(m).count() as u64;
+        self.totals.threads = self.seen_threads + live;
+        self.totals.lost = self.gone_lost;
+        for (_, r) in registry::live(m) {
+            for (total, c) in self.totals.lost.iter_mut().zip(&r.loss) {
+                *total += c.load(Relaxed);
+            }
+        }
+        for (total, c) in self.totals.lost.iter_mut().zip(&m.front().loss) {
+            *total += c.load(Relaxed);
+        }
+        let t = self.totals;
+        let at = self.last.ticks.0;
+        self.control.put(|w| {
+            schema::End::put(
+                w,
+                at,
+                t.events,
+                t.lost_events(),
+                t.threads,
+                t.generations,
+                t.batches + 1,
+                t.pause_max_ns,
+                reason,
+            )
+        });
+        self.flush_control();
+        if let Some(rate) = crate::clock::estimate(&self.first, &self.last) {
+            crate::clock::remember_rate(rate);
+        }
+    }
+
+    /// Bytes of the pieces that stand ready.
+    pub fn waiting_bytes(&self) -> u64 {
+        self.out.iter().map(|p| p.bytes().len() as u64).sum()
+    }
+
+    /// How long the session has lasted, in nanoseconds.
+    pub fn duration_ns(&self) -> u64 {
+        self.last.mono_ns.saturating_sub(self.first.mono_ns)
+    }
+}
+
+/// A pause goes on without the threads that are still busy after this time.
+const PAUSE_NS: u64 = 100_000;
+
+/// Waits until every live thread is outside the section, or the deadline has come.
+fn see_out(m: &Mapping, deadline_ns: u64) {
+    let mut rounds = 0u32;
+    for (_, r) in registry::live(m) {
+        while !r.is_out() {
+            rounds += 1;
+            if rounds % 64 == 0 {
+                if sys::mono_ns() >= deadline_ns {
+                    return;
+                }
+                std::thread::yield_now();
+            }
+            std::hint::spin_loop();
+        }
+    }
+}
+
+fn put_clock(w: &mut Writer<'_>, s: &Snapshot) -> Option<()> {
+    schema::ClockSnapshot::put(w, s.ticks.0, s.mono_ns, s.wall_ns, s.boot_ns, s.error.0)
+}
+
+/// Copies bytes out of a side ring; none beyond its end.
+fn copy_out(ring: *const u8, at: usize, to: &mut [u8]) {
+    let n = to.len().min(SIDE_BYTES.saturating_sub(at));
+    // SAFETY: at + n <= SIDE_BYTES, and the handler writes only above the head.
+    let from = unsafe { ring.add(at) };
+    // SAFETY: as above.
+    unsafe { std::ptr::copy_nonoverlapping(from, to.as_mut_ptr(), n) };
+}
+
+impl Page {
+    /// Adds one structural event. One that is too long for a batch is left out.
+    fn put(&mut self, put: impl Fn(&mut Writer<'_>) -> Option<()>) {
+        let mut room = 512;
+        loop {
+            let at = self.body.len();
+            self.body.resize(at + room, 0);
+            let mut w = Writer::new(&mut self.body[at..]);
+            let done = put(&mut w).map(|()| w.len());
+            self.body.truncate(at + done.unwrap_or(0));
+            if done.is_some() {
+                self.count += 1;
+                return;
+            }
+            if at + room >= BATCH_BYTES_MAX - HEADER_BYTES {
+                return;
+            }
+            room = (room * 4).min(BATCH_BYTES_MAX - HEADER_BYTES - at);
+        }
+    }
+}
+
+/// A batch of nested events while it is put together.
+#[derive(Debug, Default)]
+struct SideBatch {
+    body: Vec<u8>,
+    epoch: u32,
+    first: u64,
+    last: u64,
+    count: u32,
+}
+
+impl SideBatch {
+    /// Adds an entry of the ring; gives the batch back when the entry begins another one.
+    fn add(&mut self, entry: &[u8; ENTRY_BYTES], body: &[u8]) -> Option<SideBatch> {
+        let epoch = u32::from_ne_bytes([entry[4], entry[5], entry[6], entry[7]]);
+        let mut ticks = [0u8; 8];
+        ticks.copy_from_slice(&entry[8..]);
+        let ticks = u64::from_ne_bytes(ticks);
+        let done = (self.count != 0 && epoch != self.epoch).then(|| std::mem::take(self));
+        if self.count == 0 {
+            (self.epoch, self.first, self.last) = (epoch, ticks, ticks);
+        }
+        let kind_len = usize::from(entry[2]).min(body.len());
+        let mut delta = [0u8; 10];
+        let n = crate::encode::varint::write(&mut delta, ticks.saturating_sub(self.last));
+        self.body.extend_from_slice(&body[..kind_len]);
+        self.body.extend_from_slice(&delta[..n.unwrap_or(0)]);
+        self.body.extend_from_slice(&body[kind_len..]);
+        self.last = self.last.max(ticks);
+        self.count += 1;
+        done
+    }
+}
+
+/// What a thread was doing at the snapshot.
+#[derive(Clone, Copy, Debug)]
+pub struct ThreadShot {
+    /// Number; 0 for a thread that never registered.
+    pub thread: u32,
+    /// The kernel's id.
+    pub tid: u32,
+    /// Name and its length.
+    pub name: [u8; 16],
+    /// See `name`.
+    pub name_len: usize,
+    /// When it was looked at, in scaled ticks.
+    pub at: u64,
+    /// `schema::STATE_*`.
+    pub state: u64,
+    /// Its task.
+    pub task: u64,
+    /// Its open spans and how many of them are listed.
+    pub spans: [u64; wire::SPANS_MAX],
+    /// See `spans`.
+    pub listed: usize,
+}
+
+/// A thread that the kernel knows and the recorder does not.
+pub fn unregistered(tid: u32, name: &[u8], at: u64) -> ThreadShot {
+    let mut bytes = [0u8; 16];
+    let name_len = name.len().min(16);
+    bytes[..name_len].copy_from_slice(&name[..name_len]);
+    ThreadShot {
+        thread: 0,
+        tid,
+        name: bytes,
+        name_len,
+        at,
+        state: schema::STATE_UNREGISTERED,
+        task: 0,
+        spans: [0; wire::SPANS_MAX],
+        listed: 0,
+    }
+}
+
+/// The shots of one snapshot; room is made before the pause.
+#[derive(Debug)]
+pub struct Shots(pub Vec<ThreadShot>);
+
+impl Shots {
+    /// Makes room for `n` threads, and lists those that have never registered.
+    pub fn with_capacity(n: usize) -> Shots {
+        Shots(Vec::with_capacity(n + 16))
+    }
+
+    /// Looks at every record. Allocates nothing: called while the threads are paused.
+    pub fn take(&mut self, m: &Mapping) {
+        let at = Clock::get().now().0;
+        for (_, r) in registry::live(m) {
+            if self.0.len() == self.0.capacity() {
+                return;
+            }
+            let mut name = [0u8; 16];
+            let name_len = r.name(&mut name);
+            let listed = (r.depth.load(Relaxed) as usize).min(wire::SPANS_MAX);
+            let mut spans = [0u64; wire::SPANS_MAX];
+            for (to, from) in spans.iter_mut().zip(&r.spans[..listed]) {
+                *to = from.load(Relaxed);
+            }
+            let state = if r.is_out() { schema::STATE_RUNNING } else { schema::STATE_LATE };
+            self.0.push(ThreadShot {
+                thread: r.thread.load(Relaxed),
+                tid: r.tid.load(Relaxed),
+                name,
+                name_len,
+                at,
+                state,
+                task: r.task.load(Relaxed),
+                spans,
+                listed,
+            });
+        }
+    }
+}

@@ -1,0 +1,779 @@
+//! One event, from the test of the switch to the publication: the function that a user's thread
+//! runs.
+//!
+//! Two halves: the hot one is inlined into the caller and goes straight through; the cold one does
+//! everything rare. All state is touched inside the *section*, between `busy = stack pointer` and
+//! `busy = 0`; `registry::gate` has the protocol.
+//!
+//! 1. Nothing of the user's runs inside the section, and nothing in it allocates, locks or waits.
+//! 2. Room is checked before the first byte is written; an event is published whole or not at all.
+//! 3. Whoever waits has left the section before.
+
+use std::ffi::c_void;
+use std::mem::MaybeUninit;
+use std::time::Duration;
+
+use crate::buf::Arena;
+use crate::buf::Head;
+use crate::clock;
+use crate::clock::Clock;
+use crate::encode::schema;
+use crate::encode::schema::Cause;
+use crate::encode::schema::Kind;
+use crate::encode::varint;
+use crate::encode::wire;
+use crate::encode::wire::BATCH_BYTES_MAX;
+use crate::encode::wire::FRAMES_MAX;
+use crate::encode::wire::HEADER_BYTES;
+use crate::encode::wire::SPANS_MAX;
+use crate::mapping::Mapping;
+use crate::mapping::RESERVED;
+use crate::mapping::record::Record;
+use crate::mapping::record::SIDE_BYTES;
+use crate::registry;
+use crate::registry::gate;
+use crate::registry::local;
+use crate::registry::local::Local;
+use crate::site::Site;
+use crate::site::Types;
+use crate::stacktab::capture;
+use crate::sync::AtomicU32;
+use crate::sync::AtomicU64;
+use crate::sync::Ordering;
+use crate::sync::Ordering::Acquire;
+use crate::sync::Ordering::Relaxed;
+use crate::sync::Ordering::Release;
+use crate::sys;
+use crate::tables;
+
+/// What became of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// Nothing is recorded now, or the thread is the recorder's own.
+    Off,
+    /// It stands in the thread's buffer.
+    Recorded,
+    /// It was nested in another event and stands in the side ring.
+    Nested,
+    /// It is counted as lost.
+    Lost(Cause),
+}
+
+/// Bytes that may be written beyond an event's end, since fields are stored as whole words.
+const SLACK: usize = 8;
+/// Kind and delta.
+const PREFIX_MAX: usize = 3 + 8;
+/// Longest nested event.
+const NESTED_MAX: usize = 1536;
+
+/// An event to be written: its kind, its fields, and what changes with it in the thread's state.
+///
+/// Everything in it was evaluated before the section.
+pub trait Emission {
+    /// Most bytes that `put` writes.
+    fn len_max(&self) -> usize;
+    /// The kind: its varint and the length of that; `None` sends the event to the cold half.
+    fn kind(&self, l: &Local) -> Option<(u32, usize)>;
+    /// Writes the fields at `p` and returns the end.
+    ///
+    /// # Safety
+    ///
+    /// - `p` has room for `len_max()` bytes and `SLACK` more.
+    unsafe fn put(&self, p: *mut u8) -> *mut u8;
+    /// Changes the thread's state, after publication, inside the section.
+    fn after(&self, l: &Local);
+    /// The site, and the types of the fields, where the kind is a dynamic one.
+    fn site(&self) -> Option<(&'static Site, Types)>;
+    /// The kind where the hot path cannot go on, for events without a site.
+    fn cold_kind(&self, l: &Local) -> Option<(u32, usize)> {
+        self.kind(l)
+    }
+    /// Whether an event without a site has a stack as its last field.
+    fn wants_stack(&self) -> bool {
+        false
+    }
+    /// Whether the event belongs to a session that is over: it is dropped in silence.
+    fn is_stale(&self, _l: &Local) -> bool {
+        false
+    }
+}
+
+/// Emits an event while the switch is on.
+#[inline(always)]
+pub fn emit<E: Emission + Copy>(e: E) -> Outcome {
+    local::with(|l| {
+        let sp = sys::sp() as u64;
+        if l.busy().load(Relaxed) != 0 {
+            return cold(l, &{ e }, sp);
+        }
+        if !gate::enter(l.busy(), l.gate(), l.generation.get(), sp) {
+            return inside(l, &{ e }, sp);
+        }
+        let base = l.buffer.get();
+        // SAFETY: gate#3: the gate matched, so `base` is the buffer in this thread's slot.
+        let head = unsafe { &*base.cast::<Head>() };
+        let word = head.publish.load(Relaxed);
+        let at = word as u32 as usize;
+        let Some((kind, kind_len)) = e.kind(l) else { return inside(l, &{ e }, sp) };
+        if at > BATCH_BYTES_MAX - PREFIX_MAX - SLACK - e.len_max() {
+            return inside(l, &{ e }, sp);
+        }
+        let now = clock::raw() >> l.shift.get();
+        let delta = now.wrapping_sub(head.last_ticks.load(Relaxed));
+        if delta >= varint::PACK_LIMIT {
+            return inside(l, &{ e }, sp);
+        }
+        head.last_ticks.store(now, Relaxed);
+        // SAFETY: emit#2: room was just checked.
+        let end = unsafe { write(base.add(at), kind, kind_len, delta, &e) };
+        publish(head, word, base, end);
+        e.after(l);
+        gate::leave(l.busy());
+        Outcome::Recorded
+    })
+}
+
+/// Writes kind, delta and fields; returns the end.
+///
+/// # Safety
+///
+/// - `p` has room for `PREFIX_MAX + SLACK + e.len_max()` bytes.
+/// - `delta` is below `varint::PACK_LIMIT`.
+#[inline(always)]
+unsafe fn write<E: Emission + ?Sized>(
+    p: *mut u8,
+    kind: u32,
+    kind_len: usize,
+    delta: u64,
+    e: &E,
+) -> *mut u8 {
+    // SAFETY: the caller has checked room for the whole event.
+    unsafe { p.cast::<u32>().write_unaligned(kind.to_le()) };
+    // SAFETY: as above.
+    let p = unsafe { p.add(kind_len) };
+    let (word, len) = varint::pack(delta);
+    // SAFETY: as above.
+    unsafe { p.cast::<u64>().write_unaligned(word.to_le()) };
+    // SAFETY: as above.
+    let p = unsafe { p.add(len) };
+    // SAFETY: as above.
+    unsafe { e.put(p) }
+}
+
+/// Makes the event part of the batch: one more event, and the position behind it, in one store.
+#[inline(always)]
+fn publish(head: &Head, word: u64, base: *mut u8, end: *mut u8) {
+    let position = end.addr() - base.addr();
+    let count = (word >> 32) + 1;
+    // Release: pairs with the Acquire of whoever copies what is published; the bytes come first.
+    head.publish.store(count << 32 | position as u64, Release);
+}
+
+/// The section could not be opened: no record yet, muted, or inside another event.
+#[cold]
+#[inline(never)]
+fn cold(l: &Local, e: &dyn Emission, sp: u64) -> Outcome {
+    let Some(m) = registry::mapping() else { return Outcome::Off };
+    if registry::is_forked_child() || l.has(local::MUTED) {
+        return Outcome::Off;
+    }
+    if !l.registered() {
+        let now = Clock::get().now().0;
+        if let Err(cause) = registry::register(l, m, now) {
+            m.lose(cause);
+            return Outcome::Lost(cause);
+        }
+        l.busy().store(sp, Relaxed);
+        return inside(l, e, sp);
+    }
+    let Some(r) = l.record() else { return Outcome::Off };
+    let outer = r.busy.load(Relaxed);
+    if outer != 0 && was_abandoned(l, outer, sp) {
+        // The event that the thread was in was left by longjmp: what it had written beyond the
+        // published position is overwritten by the next one.
+        r.lose(Cause::Abandoned);
+        r.side_busy.store(0, Relaxed);
+        r.busy.store(sp, Relaxed);
+        l.empty_handed();
+        registry::hand_over(m, gate::exchange_slot(&r.slot, 0, None));
+        return inside(l, e, sp);
+    }
+    nested(l, m, r, e)
+}
+
+/// Whether a thread that is seen inside the section with the stack pointer `outer` can no longer
+/// be there: both stack pointers are on the thread's own stack, and it now runs above that one.
+fn was_abandoned(l: &Local, outer: u64, sp: u64) -> bool {
+    let (low, top) = (l.stack_low.get() as u64, l.stack_top.get() as u64);
+    let own = low..top;
+    own.contains(&outer) && own.contains(&sp) && sp > outer
+}
+
+/// Writes an event that interrupted another one of its thread to the side ring. Never waits, and
+/// looks at the gate only to see whether it is off.
+fn nested(l: &Local, m: &Mapping, r: &Record, e: &dyn Emission) -> Outcome {
+    if l.gate().load(Relaxed) == gate::OFF {
+        return Outcome::Off;
+    }
+    if r.side_busy.load(Relaxed) != 0 {
+        r.lose(Cause::Nested);
+        return Outcome::Lost(Cause::Nested);
+    }
+    r.side_busy.store(1, Relaxed);
+    crate::sync::compiler_fence(Ordering::SeqCst);
+    let done = nested_write(l, m, r, e);
+    crate::sync::compiler_fence(Ordering::SeqCst);
+    r.side_busy.store(0, Relaxed);
+    match done {
+        Ok(()) => Outcome::Nested,
+        Err(cause) => {
+            r.lose(cause);
+            Outcome::Lost(cause)
+        }
+    }
+}
+
+/// Bytes before the event in an entry of the side ring: length, length of the kind, epoch, ticks.
+pub const ENTRY_BYTES: usize = 16;
+/// Length that says: the ring goes on at its start.
+pub const ENTRY_WRAP: u16 = u16::MAX;
+
+fn nested_write(l: &Local, m: &Mapping, r: &Record, e: &dyn Emission) -> Result<(), Cause> {
+    if e.len_max() > NESTED_MAX - PREFIX_MAX - SLACK {
+        return Err(Cause::TooBig);
+    }
+    let epoch = m.front().epoch.load(Relaxed);
+    let (kind, kind_len) = match e.site() {
+        Some((site, types)) => define(m, site, types, epoch).ok_or(Cause::SiteTable)?,
+        None => e.cold_kind(l).ok_or(Cause::Nested)?,
+    };
+    let mut bytes = [MaybeUninit::<u8>::uninit(); NESTED_MAX];
+    let p = bytes.as_mut_ptr().cast::<u8>();
+    // SAFETY: the array has room for kind, fields and slack, as was checked above.
+    unsafe { p.cast::<u32>().write_unaligned(kind.to_le()) };
+    // SAFETY: as above.
+    let fields = unsafe { p.add(kind_len) };
+    // SAFETY: as above.
+    let mut end = unsafe { e.put(fields) };
+    if e.wants_stack() || e.site().is_some_and(|(site, _)| site.has_stack(epoch)) {
+        // A handler's stack is not walked; the field says "none".
+        // SAFETY: as above.
+        unsafe { end.write(0) };
+        // SAFETY: as above.
+        end = unsafe { end.add(1) };
+    }
+    let len = end.addr() - p.addr();
+    let ticks = Clock::get().now().0;
+    let side = m.side(l.index.get());
+    let need = ENTRY_BYTES + len;
+    let head = r.side_head.load(Relaxed);
+    // Acquire: pairs with the controller's Release, so that it has read what is overwritten.
+    let tail = r.side_tail.load(Acquire);
+    let at = head as usize % SIDE_BYTES;
+    let wrap = if at + need > SIDE_BYTES { SIDE_BYTES - at } else { 0 };
+    if head.wrapping_sub(tail) as usize + wrap + need > SIDE_BYTES - 2 {
+        return Err(Cause::Nested);
+    }
+    if wrap >= 2 {
+        // SAFETY: `at` is even and below SIDE_BYTES, so two bytes fit.
+        unsafe { side.add(at).cast::<u16>().write_unaligned(ENTRY_WRAP) };
+    }
+    let at = (at + wrap) % SIDE_BYTES;
+    let mut entry = [0u8; ENTRY_BYTES];
+    entry[..2].copy_from_slice(&(len as u16).to_ne_bytes());
+    entry[2] = kind_len as u8;
+    entry[4..8].copy_from_slice(&epoch.to_ne_bytes());
+    entry[8..].copy_from_slice(&ticks.to_ne_bytes());
+    // SAFETY: at + need <= SIDE_BYTES, and the controller does not read above the head.
+    let to = unsafe { side.add(at) };
+    // SAFETY: as above; the entry is ENTRY_BYTES long.
+    unsafe { std::ptr::copy_nonoverlapping(entry.as_ptr(), to, ENTRY_BYTES) };
+    // SAFETY: as above; the `len` bytes behind it were initialised by `put`.
+    unsafe { std::ptr::copy_nonoverlapping(p, to.add(ENTRY_BYTES), len) };
+    let head = head.wrapping_add((wrap + need.next_multiple_of(2)) as u32);
+    // Release: pairs with the controller's Acquire; the entry is there before the head says so.
+    r.side_head.store(head, Release);
+    Ok(())
+}
+
+/// Inside the section, but something is in the way: another generation, no room, a site that is
+/// not defined yet, a stack to be captured. Leaves the section in every case.
+#[cold]
+#[inline(never)]
+fn inside(l: &Local, e: &dyn Emission, sp: u64) -> Outcome {
+    let fp = sys::fp();
+    let mut waited = None;
+    loop {
+        match attempt(l, e, fp, sp) {
+            Step::Done(outcome) => {
+                gate::leave(l.busy());
+                return outcome;
+            }
+            Step::Lose(cause) => {
+                if let Some(r) = l.record() {
+                    r.lose(cause);
+                }
+                gate::leave(l.busy());
+                return Outcome::Lost(cause);
+            }
+            // emit#3: whoever waits has left the section before.
+            Step::AwaitGate(word) => {
+                gate::leave(l.busy());
+                sys::futex::wait(l.gate(), word, Some(Duration::from_millis(100)));
+            }
+            Step::AwaitBuffer => {
+                gate::leave(l.busy());
+                let deadline = *waited.get_or_insert_with(|| sys::mono_ns() + wait_ns());
+                if !await_buffer(deadline) {
+                    return lost_waiting(l, sp);
+                }
+            }
+        }
+        if !registry::is_on() {
+            return Outcome::Off;
+        }
+        // The gate is looked at again by `attempt`.
+        gate::enter(l.busy(), l.gate(), local::NEVER, sp);
+    }
+}
+
+/// What an attempt to write an event came to.
+enum Step {
+    Done(Outcome),
+    Lose(Cause),
+    AwaitGate(u32),
+    AwaitBuffer,
+}
+
+fn attempt(l: &Local, e: &dyn Emission, fp: usize, sp: u64) -> Step {
+    let Some(m) = registry::mapping() else { return Step::Done(Outcome::Off) };
+    let Some(r) = l.record() else { return Step::Done(Outcome::Off) };
+    if l.has(local::SLOW) {
+        // Fence mode: the other side's barrier is a plain fence, this one pairs with it.
+        crate::sync::fence(Ordering::SeqCst);
+    }
+    // Acquire: pairs with the Release with which the session turns the gate.
+    let word = l.gate().load(Acquire);
+    let generation = match gate::state(word) {
+        gate::State::Off => return Step::Done(Outcome::Off),
+        gate::State::Paused(_) if l.has(local::PAUSES) => return Step::Lose(Cause::InPause),
+        gate::State::Paused(_) => return Step::AwaitGate(word),
+        gate::State::Running(g) => g,
+    };
+    let room = PREFIX_MAX + SLACK + e.len_max() + varint::LEN_MAX;
+    if room > BATCH_BYTES_MAX - OPENING_MAX {
+        return Step::Lose(Cause::TooBig);
+    }
+    if l.holds.get() != generation || position(l) > BATCH_BYTES_MAX - room {
+        if let Err(step) = exchange(l, m, r, generation) {
+            return step;
+        }
+    }
+    if e.is_stale(l) {
+        return Step::Done(Outcome::Off);
+    }
+    let epoch = (l.tag.get() >> 1) as u32;
+    let mut stack = None;
+    let (kind, kind_len) = match e.site() {
+        Some((site, types)) => {
+            let Some(kind) = define(m, site, types, epoch) else {
+                return Step::Lose(Cause::SiteTable);
+            };
+            if site.has_stack(epoch) {
+                stack = Some(capture_stack(l, r, epoch, fp, sp));
+            }
+            kind
+        }
+        None => match e.cold_kind(l) {
+            Some(kind) => {
+                stack = e.wants_stack().then(|| capture_stack(l, r, epoch, fp, sp));
+                kind
+            }
+            None => return Step::Done(Outcome::Off),
+        },
+    };
+    append(l, r, kind, kind_len, e, stack);
+    e.after(l);
+    Step::Done(Outcome::Recorded)
+}
+
+/// Where the next event goes in the buffer in hand.
+fn position(l: &Local) -> usize {
+    in_hand(l).publish.load(Relaxed) as u32 as usize
+}
+
+/// The head of the buffer in hand.
+fn in_hand(l: &Local) -> &Head {
+    // SAFETY: `holds` is not 0, so `buffer` is the one in this thread's slot.
+    unsafe { &*l.buffer.get().cast::<Head>() }
+}
+
+/// Writes an event into the buffer in hand, which has room for it.
+#[inline]
+fn append(
+    l: &Local,
+    r: &Record,
+    kind: u32,
+    kind_len: usize,
+    e: &dyn Emission,
+    stack: Option<u32>,
+) {
+    let head = in_hand(l);
+    let base = l.buffer.get();
+    let word = head.publish.load(Relaxed);
+    let last = head.last_ticks.load(Relaxed);
+    let mut now = scaled_now(l);
+    if now < last || now - last >= varint::PACK_LIMIT {
+        if now < last {
+            r.lose(Cause::ClockBack);
+        }
+        now = last;
+    }
+    head.last_ticks.store(now, Relaxed);
+    // SAFETY: emit#2: the caller has checked room.
+    let p = unsafe { base.add(word as u32 as usize) };
+    // SAFETY: as above.
+    let mut end = unsafe { write(p, kind, kind_len, now - last, e) };
+    if let Some(id) = stack {
+        // SAFETY: as above; the stack's id has room in what `attempt` asked for.
+        end = unsafe { put_varint(end, u64::from(id)) };
+    }
+    publish(head, word, base, end);
+}
+
+/// The time now, also where the counter cannot be trusted.
+fn scaled_now(l: &Local) -> u64 {
+    if l.has(local::SLOW) { Clock::get().now().0 } else { clock::raw() >> l.shift.get() }
+}
+
+/// Writes a varint of any size.
+///
+/// # Safety
+///
+/// - `p` has room for `varint::LEN_MAX` bytes.
+#[inline]
+pub(crate) unsafe fn put_varint(p: *mut u8, v: u64) -> *mut u8 {
+    if v < varint::PACK_LIMIT {
+        let (word, len) = varint::pack(v);
+        // SAFETY: the caller has checked room for ten bytes.
+        unsafe { p.cast::<u64>().write_unaligned(word.to_le()) };
+        // SAFETY: as above.
+        return unsafe { p.add(len) };
+    }
+    // SAFETY: as above; the bytes are overwritten and never read before.
+    let out = unsafe { std::slice::from_raw_parts_mut(p, varint::LEN_MAX) };
+    let len = varint::write(out, v).unwrap_or(0);
+    // SAFETY: as above.
+    unsafe { p.add(len) }
+}
+
+/// Most bytes with which a batch opens before its first event.
+const OPENING_MAX: usize = HEADER_BYTES + 2 + 2 + 10 + 10 + 10 * SPANS_MAX + 10;
+
+/// Hands the buffer in hand over and takes a fresh one of this generation.
+fn exchange(l: &Local, m: &Mapping, r: &Record, generation: u32) -> Result<(), Step> {
+    l.empty_handed();
+    registry::hand_over(m, gate::exchange_slot(&r.slot, 0, None));
+    let Some(index) = take_buffer(m) else {
+        let wait = wait_ns() != 0 && !l.has(local::NEVER_WAITS) && !l.has(local::PAUSES);
+        return Err(if wait { Step::AwaitBuffer } else { Step::Lose(Cause::PoolEmpty) });
+    };
+    // Ordinal and epoch were stored before the gate was turned to this generation.
+    let session = m.front().ordinal.load(Relaxed);
+    if l.session.get() != session {
+        l.session.set(session);
+        l.shift.set(Clock::get().shift());
+        r.join_session();
+    }
+    l.set(local::SLOW, is_slow());
+    let epoch = m.front().epoch.load(Relaxed);
+    open(l, m, r, index, generation, epoch);
+    gate::exchange_slot(&r.slot, generation, Some(index));
+    l.holds.set(generation);
+    l.generation.set(if l.has(local::SLOW) { local::NEVER } else { generation });
+    Ok(())
+}
+
+/// Fills in the head of a fresh buffer and the events with which it opens.
+fn open(l: &Local, m: &Mapping, r: &Record, index: u32, generation: u32, epoch: u32) {
+    let head = m.head(index);
+    let now = scaled_now(l);
+    let sequence = r.sequence[0].load(Relaxed);
+    r.sequence[0].store(sequence.wrapping_add(1), Relaxed);
+    head.generation.store(generation, Relaxed);
+    head.epoch.store(epoch, Relaxed);
+    head.thread.store(r.thread.load(Relaxed), Relaxed);
+    head.sequence.store(sequence, Relaxed);
+    head.lane.store(wire::LANE_MAIN.into(), Relaxed);
+    head.flags.store(0, Relaxed);
+    head.first_ticks.store(now, Relaxed);
+    head.last_ticks.store(now, Relaxed);
+    let base = (head as *const Head).cast_mut().cast::<u8>();
+    l.buffer.set(base);
+    l.tag.set(u64::from(epoch) << 1);
+    let mut at = HEADER_BYTES;
+    let mut count = 0u64;
+    // SAFETY: the buffer is this thread's alone and OPENING_MAX bytes of it are free.
+    let out = unsafe { std::slice::from_raw_parts_mut(base, OPENING_MAX) };
+    let mut w = crate::encode::field::Writer::new(&mut out[HEADER_BYTES..]);
+    if l.has(local::STARTS) && schema::ThreadStart::put(&mut w, 0).is_some() {
+        l.set(local::STARTS, false);
+        count += 1;
+    }
+    let depth = r.depth.load(Relaxed) as usize;
+    let task = r.task.load(Relaxed);
+    if depth != 0 || task != 0 {
+        let mut spans = [0u64; SPANS_MAX];
+        let listed = depth.min(SPANS_MAX);
+        for (to, from) in spans.iter_mut().zip(&r.spans[..listed]) {
+            *to = crate::site::kind_number(from.load(Relaxed));
+        }
+        let deeper = (depth - listed) as u64;
+        if schema::State::put(&mut w, 0, task, &spans[..listed], deeper).is_some() {
+            count += 1;
+        }
+    }
+    at += w.len();
+    // Release: pairs with the Acquire of whoever copies what is published.
+    head.publish.store(count << 32 | at as u64, Release);
+}
+
+/// A free buffer: from the pool, or committed afresh below the cap.
+fn take_buffer(m: &Mapping) -> Option<u32> {
+    let index = m.pop(RESERVED).or_else(|| m.grow(RESERVED));
+    if m.front().pool.0.free() < m.front().buffers_cap.load(Relaxed) / 8 {
+        // The controller collects partly filled buffers before the pool is empty.
+        WANTED.store(1, Relaxed);
+        if index.is_none() {
+            m.ring();
+        }
+    }
+    index
+}
+
+/// Set when free buffers run short; the controller clears it.
+pub static WANTED: AtomicU32 = AtomicU32::new(0);
+
+/// How long an emitter may wait for a free buffer, in nanoseconds; 0: it counts a loss at once.
+pub static WAIT_NS: AtomicU64 = AtomicU64::new(0);
+
+/// Whether every event takes the cold half and fences there: membarrier is not to be had.
+pub static FENCE_MODE: AtomicU32 = AtomicU32::new(0);
+
+/// Most frames of a stack in this session.
+pub static STACK_DEPTH: AtomicU32 = AtomicU32::new(FRAMES_MAX as u32);
+
+fn wait_ns() -> u64 {
+    WAIT_NS.load(Relaxed)
+}
+
+fn is_slow() -> bool {
+    FENCE_MODE.load(Relaxed) != 0 || !Clock::get().is_counter()
+}
+
+/// Waits until a buffer may be free; false at the deadline. The thread is outside the section.
+fn await_buffer(deadline: u64) -> bool {
+    let Some(m) = registry::mapping() else { return false };
+    let front = m.front();
+    // SeqCst: pairs with the fence in `wake_waiting`: either the giver sees the announcement, or
+    // the look below sees what was given.
+    front.waiting.fetch_add(1, Ordering::SeqCst);
+    crate::sync::fence(Ordering::SeqCst);
+    // Acquire: pairs with the Release of the giver.
+    let seen = front.freed.load(Acquire);
+    let now = sys::mono_ns();
+    let worth = now < deadline && registry::is_on();
+    if worth && front.pool.0.free() <= RESERVED {
+        m.ring();
+        sys::futex::wait(&front.freed, seen, Some(Duration::from_nanos(deadline - now)));
+    }
+    front.waiting.fetch_sub(1, Relaxed);
+    worth
+}
+
+/// Counts an event that waited in vain.
+#[cold]
+fn lost_waiting(l: &Local, sp: u64) -> Outcome {
+    if !registry::is_on() {
+        return Outcome::Off;
+    }
+    if let Some(r) = l.record() {
+        // The counters are read when the owner is outside; inside, like every other loss.
+        r.busy.store(sp, Relaxed);
+        r.lose(Cause::WaitTimeout);
+        gate::leave(&r.busy);
+    }
+    Outcome::Lost(Cause::WaitTimeout)
+}
+
+/// The kind of a site in this epoch, defining it where that was not done yet.
+fn define(m: &Mapping, site: &'static Site, types: Types, epoch: u32) -> Option<(u32, usize)> {
+    if let Some(kind) = site.kind(epoch) {
+        return Some(kind);
+    }
+    tables::define_site(m, site, types, epoch)?;
+    site.kind(epoch)
+}
+
+/// Captures the stack and gives its id; 0 where it is not known or cannot be kept.
+#[inline]
+fn capture_stack(l: &Local, r: &Record, epoch: u32, fp: usize, sp: u64) -> u32 {
+    let sp = sp as usize;
+    if !on_own_stack(l, sp) && !find_stack(l, sp) {
+        return 0;
+    }
+    let mut frames = [MaybeUninit::<u64>::uninit(); FRAMES_MAX];
+    let depth = (STACK_DEPTH.load(Relaxed) as usize).min(FRAMES_MAX);
+    let Some(keys) = tables::stack_keys(epoch) else { return 0 };
+    let below = sys::sp();
+    // SAFETY: the stack pointer was just seen to lie inside the bounds of this thread's stack, and
+    // this function runs below it.
+    let walk = unsafe { capture::walk(keys, fp, below, l.stack_top.get(), &mut frames[..depth]) };
+    if walk.frames == 0 {
+        return 0;
+    }
+    // SAFETY: the walk has written so many frames.
+    let frames = unsafe { std::slice::from_raw_parts(frames.as_ptr().cast::<u64>(), walk.frames) };
+    match tables::stack_id(registry::mapping(), frames, walk.sum, walk.truncated, epoch) {
+        Some(id) => id,
+        None => {
+            r.lose(Cause::StackTable);
+            0
+        }
+    }
+}
+
+fn on_own_stack(l: &Local, sp: usize) -> bool {
+    (l.stack_low.get()..l.stack_top.get()).contains(&sp)
+}
+
+/// Asks for the bounds of the thread's stack. Where they do not hold the stack pointer (a signal's
+/// stack, a coroutine's, a deeper stack than was seen), asks again only some events later.
+#[cold]
+fn find_stack(l: &Local, sp: usize) -> bool {
+    let skip = l.stack_skip.get();
+    if skip != 0 {
+        l.stack_skip.set(skip - 1);
+        return false;
+    }
+    l.stack_skip.set(STACK_SKIP);
+    let Some(b) = sys::thread::stack_bounds() else { return false };
+    l.stack_low.set(b.low);
+    l.stack_top.set(b.top);
+    l.stack_skip.set(if on_own_stack(l, sp) { 0 } else { STACK_SKIP });
+    on_own_stack(l, sp)
+}
+
+/// Events without a stack before its bounds, which cost some microseconds, are asked for again.
+const STACK_SKIP: u32 = 1024;
+
+/// An event of a static kind without site.
+#[derive(Clone, Copy, Debug)]
+pub struct Plain<const FIELDS: usize> {
+    /// The kind.
+    pub kind: Kind,
+    /// Its fields, all varints.
+    pub fields: [u64; FIELDS],
+}
+
+impl<const FIELDS: usize> Emission for Plain<FIELDS> {
+    #[inline(always)]
+    fn len_max(&self) -> usize {
+        FIELDS * varint::LEN_MAX
+    }
+
+    #[inline(always)]
+    fn kind(&self, _l: &Local) -> Option<(u32, usize)> {
+        Some((self.kind as u32, 1))
+    }
+
+    #[inline(always)]
+    unsafe fn put(&self, mut p: *mut u8) -> *mut u8 {
+        for v in self.fields {
+            // SAFETY: the caller has checked room for all fields.
+            p = unsafe { put_varint(p, v) };
+        }
+        p
+    }
+
+    #[inline(always)]
+    fn after(&self, _l: &Local) {}
+
+    fn site(&self) -> Option<(&'static Site, Types)> {
+        None
+    }
+}
+
+/// The pthread key's destructor: the thread says goodbye, hands over what it has and gives its
+/// record up. An event after this registers the thread again.
+pub unsafe extern "C" fn thread_exits(_value: *mut c_void) {
+    local::with(|l| {
+        let (Some(m), Some(r)) = (registry::mapping(), l.record()) else { return };
+        if registry::is_forked_child() || registry::is_vfork_child(m) {
+            return;
+        }
+        if registry::is_on() {
+            emit(Plain { kind: Kind::ThreadEnd, fields: [] });
+        }
+        let index = l.index.get();
+        r.busy.store(sys::sp() as u64, Relaxed);
+        crate::sync::compiler_fence(Ordering::SeqCst);
+        l.empty_handed();
+        registry::hand_over(m, gate::exchange_slot(&r.slot, 0, None));
+        gate::leave(&r.busy);
+        l.detach();
+        m.end_record(index);
+    });
+}
+
+/// Counts a loss that was found outside the section. Signal-safe.
+pub fn lose(cause: Cause) {
+    let Some(m) = registry::mapping() else { return };
+    local::with(|l| match l.record() {
+        Some(r) if r.is_out() => {
+            r.busy.store(sys::sp() as u64, Relaxed);
+            r.lose(cause);
+            gate::leave(&r.busy);
+        }
+        _ => m.lose(cause),
+    });
+}
+
+/// The running session's ordinal as this thread last saw it, its open spans and its task.
+#[inline(always)]
+pub fn standing(l: &Local) -> (u32, u32, u64) {
+    match l.record() {
+        Some(r) => (l.session.get(), r.depth.load(Relaxed), r.task.load(Relaxed)),
+        None => (0, 0, 0),
+    }
+}
+
+/// Writes nothing of its own: makes the thread known, with its start.
+#[derive(Clone, Copy)]
+struct Announcement;
+
+impl Emission for Announcement {
+    fn len_max(&self) -> usize {
+        0
+    }
+
+    fn kind(&self, _l: &Local) -> Option<(u32, usize)> {
+        None
+    }
+
+    unsafe fn put(&self, p: *mut u8) -> *mut u8 {
+        p
+    }
+
+    fn after(&self, _l: &Local) {}
+
+    fn site(&self) -> Option<(&'static Site, Types)> {
+        None
+    }
+}
+
+/// Makes the calling thread known to the session, with its start.
+pub fn announce() {
+    emit(Announcement);
+}

@@ -1,0 +1,120 @@
+//! A thread's entry in the mapping: the half of its state that others may read.
+//!
+//! 1. Only the owning thread writes a live record, except `slot`, which the controller may empty
+//!    by a tagged compare-and-swap, and `side_tail`, which is the controller's.
+//! 2. A record MUST stay with its thread until the thread was seen to be gone. Otherwise two
+//!    threads write one buffer.
+//! 3. All zero is the initial state; there are indexes and no pointers.
+
+use crate::encode::schema::Cause;
+use crate::encode::schema::CAUSES;
+use crate::encode::wire::SPANS_MAX;
+use crate::sync::AtomicU32;
+use crate::sync::AtomicU64;
+use crate::sync::AtomicU8;
+use crate::sync::Ordering::Acquire;
+use crate::sync::Ordering::Relaxed;
+use crate::sync::Ordering::Release;
+
+/// `Record::state`: in the free list, or never used.
+pub const FREE: u32 = 0;
+/// `Record::state`: a thread owns it.
+pub const LIVE: u32 = 1;
+/// `Record::state`: its thread said goodbye; the controller takes it apart.
+pub const ENDED: u32 = 2;
+
+/// Bytes of the ring in which nested events wait for the controller.
+pub const SIDE_BYTES: usize = 4096;
+
+/// The shared half of a thread's state.
+#[repr(C, align(64))]
+pub struct Record {
+    /// 0: outside the section. Otherwise the stack pointer with which the thread entered.
+    pub busy: AtomicU64,
+    /// The buffer in hand: generation << 32 | buffer index + 1; 0 none.
+    pub slot: AtomicU64,
+    /// The thread's number in the format; 0 while free.
+    pub thread: AtomicU32,
+    /// The kernel's id of the thread.
+    pub tid: AtomicU32,
+    /// `FREE`, `LIVE` or `ENDED`.
+    pub state: AtomicU32,
+    /// Link of the free list or of the list of ended records: index + 1.
+    pub next: AtomicU32,
+    /// Next sequence number of the main and of the side lane.
+    pub sequence: [AtomicU32; 2],
+    /// Open spans of this session; may be more than `spans` holds.
+    pub depth: AtomicU32,
+    /// Whether a handler is writing into the side ring.
+    pub side_busy: AtomicU32,
+    /// The current task; 0 none.
+    pub task: AtomicU64,
+    /// Where the handler writes next in the side ring; counts on for ever, modulo 2^32.
+    pub side_head: AtomicU32,
+    /// Where the controller reads next in the side ring.
+    pub side_tail: AtomicU32,
+    /// Number of the thread that created this one; 0 unknown.
+    pub creator: AtomicU32,
+    /// Length of `name`.
+    pub name_len: AtomicU32,
+    /// The name at registration, as the kernel had it.
+    pub name: [AtomicU8; 16],
+    /// When the thread was registered, in scaled ticks.
+    pub registered: AtomicU64,
+    /// The words of the open spans' sites, outermost first; `site::kind_number` reads them.
+    pub spans: [AtomicU64; SPANS_MAX],
+    /// Events lost by this thread since the session began, by cause.
+    pub loss: [AtomicU64; CAUSES],
+}
+
+const _: () = assert!(size_of::<Record>() % 64 == 0 && size_of::<Record>() <= 1024 && align_of::<Record>() == 64);
+
+impl Record {
+    /// Counts a loss. Only the owner calls this, so a load and a store suffice.
+    pub fn lose(&self, cause: Cause) {
+        let c = &self.loss[cause as usize];
+        c.store(c.load(Relaxed) + 1, Relaxed);
+    }
+
+    /// Whether the owner is outside the section. Pairs with the Release that leaves it.
+    pub fn is_out(&self) -> bool {
+        self.busy.load(Acquire) == 0
+    }
+
+    /// The name, copied.
+    pub fn name(&self, into: &mut [u8; 16]) -> usize {
+        for (to, from) in into.iter_mut().zip(&self.name) {
+            *to = from.load(Relaxed);
+        }
+        (self.name_len.load(Relaxed) as usize).min(16)
+    }
+
+    /// Sets the name.
+    pub fn set_name(&self, name: &[u8]) {
+        for (to, from) in self.name.iter().zip(name) {
+            to.store(*from, Relaxed);
+        }
+        self.name_len.store(name.len().min(16) as u32, Relaxed);
+    }
+
+    /// Forgets the spans, the task and the sequence of an ended session. The owner calls this.
+    pub fn join_session(&self) {
+        self.depth.store(0, Relaxed);
+        self.task.store(0, Relaxed);
+        self.sequence[0].store(0, Relaxed);
+    }
+
+    /// Begins a new account of losses. Only where no event of the thread can be under way.
+    pub fn reset_loss(&self) {
+        self.sequence[1].store(0, Relaxed);
+        for c in &self.loss {
+            c.store(0, Relaxed);
+        }
+    }
+
+    /// Ends the life of the record; the controller may take it apart from here on.
+    pub fn end(&self) {
+        // Release: pairs with the Acquire of whoever finds the record ended.
+        self.state.store(ENDED, Release);
+    }
+}

@@ -1,0 +1,213 @@
+//! The private half of a thread's state: thread-local, without a destructor, read by every event.
+//!
+//! It may hold pointers, since nobody else reads it. Everything in it but `busy` is touched inside
+//! the section or by the cold path only, so that a handler that interrupts an event finds it whole.
+
+use std::cell::Cell;
+use std::ptr;
+
+use crate::mapping::record::Record;
+use crate::sync::AtomicU32;
+use crate::sync::AtomicU64;
+
+/// Stands in for the record of a thread that has none: always busy, so that the one test of the
+/// hot path sends it to the cold one.
+static NOBODY: AtomicU64 = AtomicU64::new(u64::MAX);
+
+/// A gate that never matches, for threads without a record.
+static SHUT: AtomicU32 = AtomicU32::new(0);
+
+/// The thread does not record: the controller's own thread.
+pub const MUTED: u32 = 1;
+/// The thread never waits for a free buffer: it is the one that makes them free.
+pub const NEVER_WAITS: u32 = 2;
+/// The thread is pausing the others.
+pub const PAUSES: u32 = 4;
+/// The thread is being registered.
+pub const REGISTERS: u32 = 8;
+/// The next buffer begins with `ThreadStart`.
+pub const STARTS: u32 = 16;
+/// Events go through the cold path: fence mode, or a clock without a counter.
+pub const SLOW: u32 = 32;
+
+/// A generation that the gate never shows, so that the hot path never goes on.
+pub const NEVER: u32 = u32::MAX;
+
+/// The private half of a thread's state.
+#[derive(Debug)]
+pub struct Local {
+    /// The record's busy word, or `NOBODY`.
+    pub busy: Cell<*const AtomicU64>,
+    /// The gate in the mapping.
+    pub gate: Cell<*const AtomicU32>,
+    /// The buffer in hand.
+    pub buffer: Cell<*mut u8>,
+    /// Epoch of the buffer << 1; what the word of a defined site without a stack shows.
+    pub tag: Cell<u64>,
+    /// Generation of the buffer, or `NEVER`.
+    pub generation: Cell<u32>,
+    /// The session's tick shift.
+    pub shift: Cell<u32>,
+    /// Ordinal of the session in which the thread last took a buffer.
+    pub session: Cell<u32>,
+    /// Flags: `MUTED`, ...
+    pub flags: Cell<u32>,
+    /// The record; null without one.
+    pub record: Cell<*const Record>,
+    /// Generation of the buffer also where `generation` says `NEVER`; 0 without a buffer.
+    pub holds: Cell<u32>,
+    /// Index of the record.
+    pub index: Cell<u32>,
+    /// Highest and lowest address of the thread's own stack; 0 not asked yet.
+    pub stack_top: Cell<usize>,
+    /// See `stack_top`.
+    pub stack_low: Cell<usize>,
+    /// Events for which the stack's bounds are not asked for again.
+    pub stack_skip: Cell<u32>,
+    /// Next task id and the end of the block that was handed to this thread.
+    pub task_next: AtomicU64,
+    /// See `task_next`.
+    pub task_end: AtomicU64,
+    /// Number of the thread that created this one, and the number set aside for this one.
+    pub creator: Cell<u32>,
+    /// See `creator`.
+    pub number: Cell<u32>,
+    /// Name of the function that this thread runs, where it is known.
+    pub function: Cell<&'static str>,
+    /// The stack of the event before: its hash and its id, with the epoch above.
+    pub stack_hash: Cell<u64>,
+    /// See `stack_hash`.
+    pub stack_id: Cell<u64>,
+}
+
+impl Local {
+    const fn new() -> Self {
+        Local {
+            busy: Cell::new(&raw const NOBODY),
+            gate: Cell::new(&raw const SHUT),
+            buffer: Cell::new(ptr::null_mut()),
+            tag: Cell::new(0),
+            generation: Cell::new(NEVER),
+            shift: Cell::new(0),
+            session: Cell::new(0),
+            flags: Cell::new(0),
+            record: Cell::new(ptr::null()),
+            holds: Cell::new(0),
+            index: Cell::new(0),
+            stack_top: Cell::new(0),
+            stack_low: Cell::new(0),
+            stack_skip: Cell::new(0),
+            task_next: AtomicU64::new(0),
+            task_end: AtomicU64::new(0),
+            creator: Cell::new(0),
+            number: Cell::new(0),
+            function: Cell::new(""),
+            stack_hash: Cell::new(0),
+            stack_id: Cell::new(0),
+        }
+    }
+
+    /// The busy word.
+    #[inline(always)]
+    pub fn busy(&self) -> &AtomicU64 {
+        // SAFETY: points to NOBODY or into the mapping, neither of which ever goes away.
+        unsafe { &*self.busy.get() }
+    }
+
+    /// The gate.
+    #[inline(always)]
+    pub fn gate(&self) -> &AtomicU32 {
+        // SAFETY: points to SHUT or into the mapping, neither of which ever goes away.
+        unsafe { &*self.gate.get() }
+    }
+
+    /// The record, where there is one.
+    #[inline(always)]
+    pub fn record(&self) -> Option<&Record> {
+        // SAFETY: null, or points into the mapping, which never goes away.
+        unsafe { self.record.get().as_ref() }
+    }
+
+    /// Whether the thread has a record.
+    #[inline]
+    pub fn registered(&self) -> bool {
+        !self.record.get().is_null()
+    }
+
+    /// Whether this flag is set.
+    #[inline]
+    pub fn has(&self, flag: u32) -> bool {
+        self.flags.get() & flag != 0
+    }
+
+    /// Sets or clears a flag.
+    pub fn set(&self, flag: u32, on: bool) {
+        let f = self.flags.get();
+        self.flags.set(if on { f | flag } else { f & !flag });
+    }
+
+    /// Joins the thread to a record.
+    pub fn attach(&self, index: u32, record: &Record, gate: &AtomicU32) {
+        self.record.set(record);
+        self.index.set(index);
+        self.gate.set(gate);
+        self.generation.set(NEVER);
+        self.holds.set(0);
+        self.session.set(0);
+        self.buffer.set(ptr::null_mut());
+        // Last: from here on a handler finds the thread registered.
+        crate::sync::compiler_fence(crate::sync::Ordering::SeqCst);
+        self.busy.set(&raw const record.busy);
+    }
+
+    /// Parts the thread from its record.
+    pub fn detach(&self) {
+        self.busy.set(&raw const NOBODY);
+        crate::sync::compiler_fence(crate::sync::Ordering::SeqCst);
+        self.record.set(ptr::null());
+        self.gate.set(&raw const SHUT);
+        self.generation.set(NEVER);
+        self.holds.set(0);
+        self.number.set(0);
+    }
+
+    /// Lets go of the buffer in hand, as far as this half knows of it.
+    pub fn empty_handed(&self) {
+        self.generation.set(NEVER);
+        self.holds.set(0);
+        self.buffer.set(ptr::null_mut());
+    }
+}
+
+thread_local! {
+    static LOCAL: Local = const { Local::new() };
+}
+
+/// Runs `f` with the calling thread's state. One addition to the thread pointer in an executable.
+#[inline(always)]
+pub fn with<R>(f: impl FnOnce(&Local) -> R) -> R {
+    LOCAL.with(f)
+}
+
+/// Holds a flag on the calling thread for as long as it lives.
+#[must_use]
+#[derive(Debug)]
+pub struct Flagged {
+    flag: u32,
+    was: bool,
+}
+
+/// Sets a flag on the calling thread until the guard goes.
+pub fn flagged(flag: u32) -> Flagged {
+    with(|l| {
+        let was = l.has(flag);
+        l.set(flag, true);
+        Flagged { flag, was }
+    })
+}
+
+impl Drop for Flagged {
+    fn drop(&mut self) {
+        with(|l| l.set(self.flag, self.was));
+    }
+}

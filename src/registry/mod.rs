@@ -1,0 +1,227 @@
+//! All registered threads, the words that say whether to record, and how a thread comes and goes.
+//!
+//! 1. Registration takes no lock and allocates nothing: any context may emit its first event.
+//! 2. Every thread that holds a buffer has a record. Otherwise stop() loses its last events.
+//! 3. `ON` is non-zero only between the end of start() and the end of stop(), and only in the
+//!    process that started: it stands on a page that a forked child finds zeroed.
+
+use std::ffi::c_void;
+use std::sync::OnceLock;
+
+pub mod gate;
+pub mod local;
+
+use crate::encode::field::Writer;
+use crate::encode::schema;
+use crate::encode::schema::Cause;
+use crate::mapping::Mapping;
+use crate::mapping::record;
+use crate::mapping::record::Record;
+use crate::registry::local::Local;
+use crate::sync::AtomicU32;
+use crate::sync::Ordering::Acquire;
+use crate::sync::Ordering::Relaxed;
+use crate::sync::Ordering::Release;
+use crate::sys;
+
+/// The words that a forked child finds zeroed.
+#[derive(Debug)]
+pub struct Switch {
+    /// Ordinal of the running session; 0: off. Written by the session, read by every event.
+    pub on: AtomicU32,
+    /// Not 0 in the process that started a session: a child finds 0 here.
+    pub canary: AtomicU32,
+    /// What the session is doing; see `session`.
+    pub state: AtomicU32,
+    /// The lock of the session's controller.
+    pub lock: AtomicU32,
+    /// Whether somebody is inside `read_trace()`.
+    pub reading: AtomicU32,
+    /// Whether an end was asked for by `request_stop()`.
+    pub asked: AtomicU32,
+}
+
+static SWITCH: sys::wipe::Page<Switch> = sys::wipe::Page::new(Switch {
+    on: AtomicU32::new(0),
+    canary: AtomicU32::new(0),
+    state: AtomicU32::new(0),
+    lock: AtomicU32::new(0),
+    reading: AtomicU32::new(0),
+    asked: AtomicU32::new(0),
+});
+
+static MAPPING: OnceLock<Mapping> = OnceLock::new();
+
+/// The words that a forked child finds zeroed.
+#[inline(always)]
+pub fn switch() -> &'static Switch {
+    &SWITCH
+}
+
+/// Whether events are recorded now. One relaxed load.
+#[inline(always)]
+pub fn is_on() -> bool {
+    SWITCH.on.load(Relaxed) != 0
+}
+
+/// The mapping, once a session was started.
+#[inline]
+pub fn mapping() -> Option<&'static Mapping> {
+    MAPPING.get()
+}
+
+/// What `prepare` found.
+#[derive(Debug)]
+pub enum Prepare {
+    /// The mapping could not be reserved.
+    Mapping(std::io::Error),
+    /// The mapping exists already, and not as a file in the directory asked for.
+    Elsewhere,
+}
+
+static DIRECTORY: OnceLock<Option<std::path::PathBuf>> = OnceLock::new();
+
+/// Makes the mapping and the hooks of the process, once; renews the mapping in a forked child.
+///
+/// Called by start() alone, while it holds the session's state.
+/// `exits` is called on each registered thread as it ends.
+pub fn prepare(
+    dir: Option<&std::path::Path>,
+    exits: unsafe extern "C" fn(*mut c_void),
+) -> Result<&'static Mapping, Prepare> {
+    let m = match MAPPING.get() {
+        Some(m) => {
+            if dir.is_some() && DIRECTORY.get().and_then(|d| d.as_deref()) != dir {
+                return Err(Prepare::Elsewhere);
+            }
+            if SWITCH.canary.load(Relaxed) == 0 {
+                m.renew().map_err(Prepare::Mapping)?;
+            }
+            m
+        }
+        None => {
+            let m = Mapping::reserve(dir).map_err(Prepare::Mapping)?;
+            let _ = DIRECTORY.set(dir.map(Into::into));
+            sys::wipe::wipe_on_fork(&SWITCH);
+            sys::thread::exit_key(exits);
+            sys::process::at_fork_child(child_after_fork);
+            MAPPING.get_or_init(|| m)
+        }
+    };
+    SWITCH.canary.store(1, Relaxed);
+    Ok(m)
+}
+
+/// In a forked child: lets go of the parent's pages, so that the tail of an event that the fork
+/// interrupted cannot reach them, and is off also where the kernel does not wipe.
+unsafe extern "C" fn child_after_fork() {
+    let s = &SWITCH;
+    for word in [&s.on, &s.canary, &s.state, &s.lock, &s.reading, &s.asked] {
+        word.store(0, Relaxed);
+    }
+    if let Some(m) = mapping() {
+        let _ = m.forsake();
+    }
+    local::with(Local::detach);
+}
+
+/// Whether this is a process that was forked from the one that started.
+pub fn is_forked_child() -> bool {
+    SWITCH.canary.load(Relaxed) == 0
+}
+
+/// Whether this is a child that shares the memory of the process that started, as vfork makes it.
+pub fn is_vfork_child(m: &Mapping) -> bool {
+    m.front().pid.load(Relaxed) != sys::thread::pid_raw()
+}
+
+/// Sets a number aside for a thread that is about to be created.
+pub fn next_number(m: &Mapping) -> u32 {
+    m.front().threads.fetch_add(1, Relaxed) + 1
+}
+
+/// Gives the calling thread a record. Takes no lock, allocates nothing; signal-safe.
+#[cold]
+#[inline(never)]
+pub fn register(l: &Local, m: &Mapping, now: u64) -> Result<(), Cause> {
+    if l.has(local::REGISTERS) {
+        // A handler interrupted the registration of its own thread.
+        return Err(Cause::Unregistered);
+    }
+    l.set(local::REGISTERS, true);
+    let taken = m.take_record();
+    if let Some((index, r)) = taken {
+        fill(l, m, r, now);
+        l.set(local::STARTS, true);
+        l.attach(index, r, &m.front().gate.0);
+        sys::thread::set_exit_value(std::ptr::from_ref(l).cast_mut().cast::<c_void>());
+    }
+    l.set(local::REGISTERS, false);
+    taken.map(drop).ok_or(Cause::Unregistered)
+}
+
+fn fill(l: &Local, m: &Mapping, r: &Record, now: u64) {
+    let number = match l.number.get() {
+        0 => next_number(m),
+        set_aside => set_aside,
+    };
+    l.number.set(number);
+    let mut name = [0u8; 16];
+    r.set_name(sys::thread::name(&mut name));
+    r.thread.store(number, Relaxed);
+    r.tid.store(sys::thread::tid(), Relaxed);
+    r.creator.store(l.creator.get(), Relaxed);
+    r.registered.store(now, Relaxed);
+    r.busy.store(0, Relaxed);
+    r.slot.store(0, Relaxed);
+    r.side_busy.store(0, Relaxed);
+    r.side_tail.store(r.side_head.load(Relaxed), Relaxed);
+    r.join_session();
+    r.reset_loss();
+    define_thread(m, r, l.function.get());
+    // Release: pairs with the Acquire of the controller, which then reads the rest.
+    r.state.store(record::LIVE, Release);
+}
+
+/// Puts a thread's definition into the log. Signal-safe.
+pub fn define_thread(m: &Mapping, r: &Record, function: &str) {
+    let mut name = [0u8; 16];
+    let n = r.name(&mut name);
+    let name = crate::encode::field::Text { bytes: &name[..n], cut_from: None };
+    let function = crate::encode::field::Text {
+        bytes: &function.as_bytes()[..function.len().min(256)],
+        cut_from: (function.len() > 256).then_some(function.len() as u64),
+    };
+    let mut bytes = [0u8; 384];
+    let mut w = Writer::new(&mut bytes);
+    let (thread, tid) = (r.thread.load(Relaxed), r.tid.load(Relaxed));
+    let put = schema::Thread::put(
+        &mut w,
+        thread.into(),
+        tid.into(),
+        r.creator.load(Relaxed).into(),
+        name,
+        function,
+        0,
+        r.registered.load(Relaxed),
+    );
+    let len = w.len();
+    if put.is_some() {
+        let epoch = m.front().epoch.load(Relaxed);
+        let _ = crate::tables::define(m, epoch, &bytes[..len]);
+    }
+}
+
+/// Puts a buffer that was taken out of a slot on the queue, and wakes the controller if it sleeps.
+pub fn hand_over(m: &Mapping, taken: Option<gate::Tagged>) {
+    let Some((_, buffer)) = taken else { return };
+    if m.front().queue.0.push(m, buffer) {
+        m.ring();
+    }
+}
+
+/// All records in use, as the controller sees them.
+pub fn live(m: &Mapping) -> impl Iterator<Item = (u32, &Record)> {
+    // Acquire: pairs with the Release of registration and of a thread's end.
+    m.records().filter(|(_, r)| r.state.load(Acquire) == record::LIVE)
+}
