@@ -44,8 +44,21 @@ fn is_hidden(c: char) -> bool {
         | '\u{e0000}'..='\u{e007f}')
 }
 
-/// A writer of one object.
-pub type Object<'a> = <&'a mut serde_json::Serializer<&'a mut Vec<u8>, Safe> as Serializer>::SerializeMap;
+/// What the library writes an object with.
+type Compound<'s, 'v> =
+    <&'s mut serde_json::Serializer<&'v mut Vec<u8>, Safe> as Serializer>::SerializeMap;
+
+/// The entries of an object.
+pub struct Entries<'s, 'v> {
+    map: Compound<'s, 'v>,
+}
+
+impl Entries<'_, '_> {
+    /// Adds an entry.
+    pub fn put(&mut self, key: &str, value: impl Serialize) {
+        let _ = self.map.serialize_entry(key, &value);
+    }
+}
 
 /// Appends an object to `out`; `fill` adds its entries.
 ///
@@ -53,21 +66,10 @@ pub type Object<'a> = <&'a mut serde_json::Serializer<&'a mut Vec<u8>, Safe> as 
 /// that did would show as a cut object.
 pub fn object(out: &mut Vec<u8>, fill: impl FnOnce(&mut Entries<'_, '_>)) {
     let mut serializer = serde_json::Serializer::with_formatter(out, Safe);
-    if let Ok(mut map) = Serializer::serialize_map(&mut serializer, None) {
-        fill(&mut Entries { map: &mut map });
-        let _ = map.end();
-    }
-}
-
-/// The entries of an object.
-pub struct Entries<'m, 'a> {
-    map: &'m mut Object<'a>,
-}
-
-impl Entries<'_, '_> {
-    /// Adds an entry.
-    pub fn put(&mut self, key: &str, value: impl Serialize) {
-        let _ = self.map.serialize_entry(key, &value);
+    if let Ok(map) = Serializer::serialize_map(&mut serializer, None) {
+        let mut entries = Entries { map };
+        fill(&mut entries);
+        let _ = entries.map.end();
     }
 }
 

@@ -146,7 +146,9 @@ impl Stacks {
         let told = self.told.entry(space).or_insert(0);
         if *told != count {
             *told = count;
-            tables.modules().for_each(|m| drop(symbolizer.add_module(space, module(m))));
+            for m in tables.modules() {
+                symbolizer.add_module(space, module(m));
+            }
         }
     }
 
@@ -199,7 +201,7 @@ fn path_in(tables: &Tables, address: u64) -> Option<Arc<str>> {
 }
 
 /// A module as the symbolizer wants it.
-fn module(m: &trace_decode::Module) -> Module {
+fn module(m: &trace_decode::tables::Module) -> Module {
     Module {
         base: m.base,
         size: m.size,

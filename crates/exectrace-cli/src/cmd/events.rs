@@ -41,8 +41,21 @@ const THREAD_WIDTH: usize = 16;
 
 /// Keys of a line that are not an event's own.
 const FIXED: &[&str] = &[
-    "ts_ns", "session", "thread", "tid", "lane", "late", "kind", "name", "task", "depth",
-    "duration_ns", "fields", "cut", "stack", "stack_truncated",
+    "ts_ns",
+    "session",
+    "thread",
+    "tid",
+    "lane",
+    "late",
+    "kind",
+    "name",
+    "task",
+    "depth",
+    "duration_ns",
+    "fields",
+    "cut",
+    "stack",
+    "stack_truncated",
 ];
 
 const HELP: &str = "\
@@ -93,6 +106,7 @@ pub fn run(options: &Options, out: &mut Out) -> Result<Verdict, Failure> {
         options,
         stacks: Stacks::new(&options.symbols, options.all_frames),
         session: 0,
+        headed: true,
         printed: 0,
         line: String::new(),
         bytes: Vec::new(),
@@ -109,6 +123,8 @@ struct Printer<'o> {
     stacks: Stacks,
     /// Number of the session, from 1.
     session: usize,
+    /// Whether the heading of the session was printed.
+    headed: bool,
     printed: u64,
     line: String,
     bytes: Vec<u8>,
@@ -117,16 +133,19 @@ struct Printer<'o> {
 impl Printer<'_> {
     fn item(&mut self, item: &Item<'_>, out: &mut Out) -> Result<ControlFlow<()>, Failure> {
         match item {
-            Item::SessionBegin(session) => {
+            Item::SessionBegin(_) => {
                 self.session += 1;
-                if !self.options.common.json {
-                    self.heading(session, out)?;
-                }
+                self.headed = self.options.common.json;
             }
+            // What the recorder says of the session comes behind its beginning.
+            Item::SessionEnd(session) => self.heading(session, out)?,
             Item::Event(event) if self.is_wanted(event) => {
                 match self.options.common.json {
                     true => self.json(event, out)?,
-                    false => self.text(event, out)?,
+                    false => {
+                        self.heading(event.session, out)?;
+                        self.text(event, out)?;
+                    }
                 }
                 self.printed += 1;
                 if self.options.limit.is_some_and(|limit| self.printed >= limit) {
@@ -150,6 +169,9 @@ impl Printer<'_> {
     }
 
     fn heading(&mut self, session: &Session, out: &mut Out) -> Result<(), Failure> {
+        if std::mem::replace(&mut self.headed, true) {
+            return Ok(());
+        }
         self.line.clear();
         if self.session > 1 {
             self.line.push('\n');
@@ -161,21 +183,19 @@ impl Printer<'_> {
             let _ = write!(self.line, ", pid {}", info.pid);
         }
         let (time, thread, kind) = ("ms", "thread", "kind");
-        let _ = write!(
-            self.line,
-            "\n{time:>13}  {thread:<THREAD_WIDTH$}  {kind:<12} name and fields"
-        );
+        let _ =
+            write!(self.line, "\n{time:>13}  {thread:<THREAD_WIDTH$}  {kind:<12} name and fields");
         out.styled(Style::Dim, &self.line)?;
         out.text("\n")
     }
 
     fn text(&mut self, event: &Timed<'_>, out: &mut Out) -> Result<(), Failure> {
         let mut thread = format!("T{}", event.thread);
-        if let Some(known) = event.session.thread(u64::from(event.thread)) {
-            if !known.name.is_empty() {
-                thread.push(' ');
-                text::escape(&known.name, &mut thread);
-            }
+        if let Some(known) = event.session.thread(u64::from(event.thread))
+            && !known.name.is_empty()
+        {
+            thread.push(' ');
+            text::escape(&known.name, &mut thread);
         }
         let mut kind = String::new();
         text::escape(kind_name(event).as_bytes(), &mut kind);

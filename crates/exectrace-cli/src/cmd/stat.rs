@@ -258,12 +258,7 @@ impl Summary {
     }
 }
 
-fn json(
-    all: &Summary,
-    sessions: &[Summary],
-    symbols: bool,
-    out: &mut Out,
-) -> Result<(), Failure> {
+fn json(all: &Summary, sessions: &[Summary], symbols: bool, out: &mut Out) -> Result<(), Failure> {
     let mut bytes = Vec::new();
     json::object(&mut bytes, |o| {
         for (key, value) in entries(all, symbols) {

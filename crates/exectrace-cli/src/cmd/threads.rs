@@ -7,9 +7,9 @@ use std::sync::Arc;
 use clap::Args;
 use trace::encode::schema::Class;
 use trace::encode::schema::Kind;
-use trace_decode::ScanBatch;
 use trace_decode::ScanItem;
 use trace_decode::Session;
+use trace_decode::scan::ScanBatch;
 use trace_decode::text;
 
 use crate::args::Common;
@@ -128,21 +128,15 @@ fn add(seen: &mut Seen, batch: &ScanBatch<'_>) {
     }
 }
 
-fn row(
-    number: usize,
-    session: &Session,
-    thread: u64,
-    seen: Seen,
-    stacks: &mut Stacks,
-) -> Row {
+fn row(number: usize, session: &Session, thread: u64, seen: Seen, stacks: &mut Stacks) -> Row {
     let known = session.thread(thread).cloned().unwrap_or_default();
     let registered = Some(known.registered).filter(|t| *t != 0);
     let first = match (seen.first_ticks, registered) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
     };
-    let mut function = (!known.function.is_empty())
-        .then(|| Arc::from(json::lossy(&known.function).into_owned()));
+    let mut function =
+        (!known.function.is_empty()).then(|| Arc::from(json::lossy(&known.function).into_owned()));
     if function.is_none() && known.entry != 0 {
         let mut epochs = session.epochs();
         let tables = epochs.find(|tables| tables.module_of(known.entry).is_some());

@@ -69,8 +69,17 @@ impl Made {
                 let rate = 1_000_000_000;
                 let (clock, mode) = (schema::CLOCK_TSC, schema::MODE_MEMBARRIER);
                 schema::Session::put(
-                    w, 1, "exectrace 0.1.0".into(), 2, rate, clock, START, 4242,
-                    program.into(), "x86_64".into(), mode,
+                    w,
+                    1,
+                    "exectrace 0.1.0".into(),
+                    2,
+                    rate,
+                    clock,
+                    START,
+                    4242,
+                    program.into(),
+                    "x86_64".into(),
+                    mode,
                 )
             });
             for spec in schema::SPECS {
@@ -170,8 +179,7 @@ pub const INSTANT: u64 = 68;
 
 /// Defines sites and two threads. `stack` is the stack 7.
 pub fn define(made: &mut Made, stack: &[u64]) {
-    let strings =
-        ["read_file", "http", "queued", "request", "tick", "prog::main", "src/main.rs"];
+    let strings = ["read_file", "http", "queued", "request", "tick", "prog::main", "src/main.rs"];
     made.structural(2, |b| {
         for (i, text) in strings.iter().enumerate() {
             b.add(|w| schema::String::put(w, i as u64 + 1, (*text).into()));
@@ -297,7 +305,8 @@ impl Ran {
 fn assert_no_command_of_a_terminal(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     for c in text.chars() {
-        let bidi = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        let bidi = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}')
+            || matches!(c, '\u{2066}'..='\u{2069}');
         assert!(c == '\n' || !(c.is_control() || bidi), "{c:?} in {text:?}");
     }
 }
@@ -344,4 +353,3 @@ pub fn run_with_input(bytes: &[u8], args: &[&str]) -> Ran {
 pub fn json_lines(out: &str) -> Vec<serde_json::Value> {
     out.lines().map(|line| serde_json::from_str(line).expect("a line is an object")).collect()
 }
-
