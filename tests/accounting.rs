@@ -60,11 +60,13 @@ impl Load {
         };
         self.threads.iter().map(|(_, s)| take(s)).collect()
     }
+}
 
-    fn end(self) {
+impl Drop for Load {
+    fn drop(&mut self) {
         self.end.store(true, Relaxed);
-        for (thread, _) in self.threads {
-            thread.join().unwrap();
+        for (thread, _) in self.threads.drain(..) {
+            let _ = thread.join();
         }
     }
 }
@@ -108,12 +110,14 @@ fn cycles(load: &Load, n: u64, each: impl Fn(u64) -> (Config, Duration)) -> (u64
         assert_eq!((summary.bytes, summary.undelivered), (bytes.len() as u64, 0));
         events += c.events;
         lost += c.lost();
-        if cycle == n / 10 {
+        if cycle == 100 {
             rss = support::rss_kib();
         }
     }
-    let grown = support::rss_kib().saturating_sub(rss);
-    assert!(grown < 6 << 10, "memory grew by {grown} KiB over {n} sessions");
+    if n > 500 {
+        let grown = support::rss_kib().saturating_sub(rss);
+        assert!(grown < 6 << 10, "memory grew by {grown} KiB over {n} sessions");
+    }
     (events, lost)
 }
 
@@ -127,7 +131,6 @@ fn a_thousand_sessions_under_load() {
         let config = Config::new().memory_bytes(16 << 20);
         (config, Duration::from_micros(cycle % 7 * 100))
     });
-    load.end();
     println!("{n} sessions, {events} events, {lost} lost");
     assert!(events > 20 * n, "the load did not reach the sessions: {events}");
 }
@@ -143,7 +146,6 @@ fn fence_mode_accounts_as_well() {
         let config = config.generation(Duration::from_millis(1 + cycle % 3));
         (config, Duration::from_millis(cycle % 5))
     });
-    load.end();
     assert!(events > 20 * n, "the load did not reach the sessions: {events}");
 }
 
@@ -157,7 +159,6 @@ fn generations_of_a_millisecond() {
         let config = Config::new().memory_bytes(32 << 20);
         (config.generation(Duration::from_millis(1 + cycle % 2)), Duration::from_millis(60))
     });
-    load.end();
     assert!(events > 100 * n, "the load did not reach the sessions: {events}");
 }
 
@@ -176,5 +177,4 @@ fn two_mebibytes_of_memory() {
         assert!(events > 100 * n, "the load did not reach the sessions: {events}");
         assert!(overflow != Overflow::Count || lost > 0, "memory was never short");
     }
-    load.end();
 }
