@@ -526,9 +526,13 @@ impl Controller {
     /// Behind membarrier, and behind the fence where the thread fences too. Where membarrier failed
     /// in mid-session, threads that have not exchanged their buffer since are not proved.
     fn proved_out(&self, r: &Record) -> bool {
+        self.fences(r) && gate::is_out(&r.busy)
+    }
+
+    /// Whether a look at the thread's busy word proves something.
+    fn fences(&self, r: &Record) -> bool {
         let held = gate::slot_content(r.slot.load(Acquire));
-        let fences = held.is_none_or(|(generation, _)| generation >= self.fence_since);
-        (self.plan.membarrier || fences) && gate::is_out(&r.busy)
+        self.plan.membarrier || held.is_none_or(|(generation, _)| generation >= self.fence_since)
     }
 
     fn be_late(&mut self, index: u32, r: &Record) {
@@ -743,7 +747,7 @@ impl Controller {
         let began = sys::mono_ns();
         gate::turn(word, self.generation | gate::PAUSED);
         self.barrier();
-        see_out(m, began + PAUSE_NS);
+        see_out(m, began + PAUSE_NS, |_| ());
         if self.plan.snapshot {
             shots.take(m);
         }
@@ -754,20 +758,23 @@ impl Controller {
         sys::futex::wake(word, u32::MAX);
         m.wake_waiting();
         self.barrier();
-        see_out(m, deadline_ns);
+        let mut stuck = Vec::new();
+        see_out(m, deadline_ns, |index| stuck.push(index));
         self.generation += 1;
-        self.collect_last();
+        self.collect_last(&stuck);
         for shot in shots.0 {
             self.thread_state(&shot);
         }
     }
 
     /// Takes everything that is left; threads that are stuck leave a copy of what they published.
-    fn collect_last(&mut self) {
+    ///
+    /// Others may be inside again by now, to look at the gate and leave: that is not stuck.
+    fn collect_last(&mut self, stuck: &[u32]) {
         let m = self.m;
         self.reap_vanished();
         for (index, r) in registry::live(m) {
-            if self.proved_out(r) {
+            if self.fences(r) && !stuck.contains(&index) {
                 registry::hand_over(m, gate::take_slot(&r.slot, u32::MAX));
                 self.drain_side(index, r);
             } else {
@@ -851,15 +858,17 @@ impl Controller {
 /// A pause goes on without the threads that are still busy after this time.
 const PAUSE_NS: u64 = 100_000;
 
-/// Waits until every live thread is outside the section, or the deadline has come.
-fn see_out(m: &Mapping, deadline_ns: u64) {
+/// Waits until every live thread was seen outside the section, or the deadline has come; names the
+/// threads that were not.
+fn see_out(m: &Mapping, deadline_ns: u64, mut inside: impl FnMut(u32)) {
     let mut rounds = 0u32;
-    for (_, r) in registry::live(m) {
+    for (index, r) in registry::live(m) {
         while !r.is_out() {
             rounds += 1;
             if rounds % 64 == 0 {
                 if sys::mono_ns() >= deadline_ns {
-                    return;
+                    inside(index);
+                    break;
                 }
                 std::thread::yield_now();
             }

@@ -361,6 +361,12 @@ fn attempt(l: &Local, e: &dyn Emission, fp: usize, sp: u64) -> Step {
         gate::State::Paused(_) => return Step::AwaitGate(word),
         gate::State::Running(g) => g,
     };
+    let epoch = m.front().epoch.load(Relaxed);
+    if r.defined.load(Relaxed) != epoch {
+        // Before the first event and the first loss of the session.
+        registry::define_thread(m, r, l.function.get());
+        r.defined.store(epoch, Relaxed);
+    }
     let room = PREFIX_MAX + SLACK + e.len_max() + varint::LEN_MAX;
     if room > BATCH_BYTES_MAX - OPENING_MAX {
         return Step::Lose(Cause::TooBig);

@@ -59,6 +59,8 @@ pub struct Record {
     pub name_len: AtomicU32,
     /// The name at registration, as the kernel had it.
     pub name: [AtomicU8; 16],
+    /// The table epoch in whose log the thread has defined itself.
+    pub defined: AtomicU32,
     /// When the thread was registered, in scaled ticks.
     pub registered: AtomicU64,
     /// The words of the open spans' sites, outermost first; `site::kind_number` reads them.

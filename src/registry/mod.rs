@@ -178,12 +178,14 @@ fn fill(l: &Local, m: &Mapping, r: &Record, now: u64) {
     r.side_tail.store(r.side_head.load(Relaxed), Relaxed);
     r.join_session();
     r.reset_loss();
-    define_thread(m, r, l.function.get());
+    // Not in the log yet: here nothing keeps the session from ending, and its log with it.
+    r.defined.store(0, Relaxed);
     // Release: pairs with the Acquire of the controller, which then reads the rest.
     r.state.store(record::LIVE, Release);
 }
 
-/// Puts a thread's definition into the log. Signal-safe.
+/// Puts a thread's definition into the log: inside the section, or while the gate is shut by the
+/// caller. Signal-safe.
 pub fn define_thread(m: &Mapping, r: &Record, function: &str) {
     let mut name = [0u8; 16];
     let n = r.name(&mut name);
