@@ -12,6 +12,7 @@ use serde::Serializer;
 use serde::ser::SerializeMap;
 use serde_json::value::RawValue;
 use trace_decode::Tables;
+use trace_decode::tables::Site;
 use trace_symbolize::Module;
 use trace_symbolize::ModuleId;
 use trace_symbolize::Resolved;
@@ -77,7 +78,7 @@ pub struct Stacks {
     /// Modules of each space that were told to the symbolizer.
     told: HashMap<Space, usize>,
     paths: HashMap<ModuleId, Arc<str>>,
-    known: HashMap<(Space, u64), Rc<Stack>>,
+    known: HashMap<(Space, u64, u64), Rc<Stack>>,
 }
 
 /// The address space of a table epoch of the `session`th session.
@@ -98,10 +99,17 @@ impl Stacks {
         }
     }
 
-    /// The stack with this id; `None` where the trace does not define it.
-    pub fn get(&mut self, session: usize, tables: &Tables, id: u64) -> Option<Rc<Stack>> {
+    /// The stack with this id, of an event of `site`; `None` where the trace does not define it.
+    pub fn get(
+        &mut self,
+        session: usize,
+        tables: &Tables,
+        id: u64,
+        site: Option<&Site>,
+    ) -> Option<Rc<Stack>> {
         let space = space(session, tables);
-        if let Some(known) = self.known.get(&(space, id)) {
+        let key = (space, id, site.map_or(0, |s| s.kind));
+        if let Some(known) = self.known.get(&key) {
             return Some(Rc::clone(known));
         }
         let stack = tables.stack(id)?;
@@ -111,14 +119,16 @@ impl Stacks {
             self.push_calls(space, tables, address, &mut calls);
         }
         if !self.all_frames {
-            calls.drain(..recorder_frames(&calls));
+            let file = site.and_then(|s| tables.string(s.file)).map(|file| json::text(file));
+            let place = file.as_deref().zip(site.map(|s| s.line));
+            calls.drain(..recorder_calls(&calls, place));
         }
         let json = json::raw(&calls);
         let stack = Rc::new(Stack { calls, truncated: stack.is_truncated(), json });
         if self.known.len() >= CACHED_MAX {
             self.known.clear();
         }
-        self.known.insert((space, id), Rc::clone(&stack));
+        self.known.insert(key, Rc::clone(&stack));
         Some(stack)
     }
 
@@ -213,9 +223,18 @@ fn module(m: &trace_decode::tables::Module) -> Module {
     }
 }
 
-/// How many of the innermost calls are the recorder's own: whole functions of its crate, with what
-/// is inlined into them, and its functions that are inlined into the first one of the program.
-fn recorder_frames(calls: &[Call]) -> usize {
+/// How many of the innermost calls are the recorder's own. The program's first one stands at the
+/// source file and line that the site names, or at least in that file. Without a site, or in code
+/// without lines, the recorder's functions are known by the name of its crate, and with them what
+/// is inlined into them.
+fn recorder_calls(calls: &[Call], site: Option<(&str, u64)>) -> usize {
+    if let Some((file, line)) = site {
+        let in_file = |c: &Call| c.file.as_deref().is_some_and(|f| is_same_file(f, file));
+        let at_line = |c: &Call| in_file(c) && c.line.map(u64::from) == Some(line);
+        if let Some(first) = calls.iter().position(at_line).or(calls.iter().position(in_file)) {
+            return first;
+        }
+    }
     let own = |call: &Call| {
         let name = call.function.as_deref().unwrap_or_default();
         name.starts_with("trace::") || name.starts_with("<trace::")
@@ -228,4 +247,57 @@ fn recorder_frames(calls: &[Call]) -> usize {
         hidden += function.len();
     }
     hidden
+}
+
+/// Whether the path that debug information has of a file is that which its own source gives: the
+/// second one may be relative to where it was compiled.
+fn is_same_file(whole: &str, given: &str) -> bool {
+    let rest = whole.strip_suffix(given);
+    !given.is_empty() && rest.is_some_and(|r| r.is_empty() || r.ends_with('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn call(function: &str, file: &str, line: u32, inlined: bool) -> Call {
+        let text = |t: &str| (!t.is_empty()).then(|| Arc::from(t));
+        let line = (line != 0).then_some(line);
+        Call { function: text(function), file: text(file), line, inlined, address: 1, module: None }
+    }
+
+    #[test]
+    fn the_programs_first_call_is_where_the_site_is() {
+        let calls = [
+            call("emit", "/r/src/emit.rs", 5, true),
+            call("trace::log", "/r/src/log.rs", 6, false),
+            call("helper", "/p/src/main.rs", 70, true),
+            call("work", "/p/src/main.rs", 80, false),
+            call("main", "/p/src/main.rs", 90, false),
+        ];
+        assert_eq!(recorder_calls(&calls, Some(("src/main.rs", 80))), 3);
+        assert_eq!(recorder_calls(&calls, Some(("src/main.rs", 81))), 2);
+        assert_eq!(recorder_calls(&calls, Some(("/p/src/main.rs", 90))), 4);
+        // Neither a part of a name nor an unknown file is the file.
+        assert_eq!(recorder_calls(&calls, Some(("rc/main.rs", 80))), 2);
+        assert_eq!(recorder_calls(&calls, Some(("", 80))), 2);
+        assert_eq!(recorder_calls(&calls, None), 2);
+    }
+
+    #[test]
+    fn without_lines_the_recorder_is_known_by_its_name() {
+        let calls = [
+            call("trace::emit::emit", "", 0, false),
+            call("<trace::Span as core::ops::Drop>::drop", "", 0, false),
+            call("trace::span", "", 0, true),
+            call("prog::main", "", 0, false),
+            call("trace::thread::main", "", 0, false),
+        ];
+        assert_eq!(recorder_calls(&calls, Some(("src/main.rs", 1))), 3);
+        assert_eq!(recorder_calls(&calls[..2], None), 2);
+        assert_eq!(recorder_calls(&calls[3..], None), 0);
+        assert_eq!(recorder_calls(&[], None), 0);
+        let unknown = [call("", "", 0, false), call("trace::span", "", 0, false)];
+        assert_eq!(recorder_calls(&unknown, None), 0);
+    }
 }

@@ -17,6 +17,7 @@ use trace_decode::Session;
 use trace_decode::Tables;
 use trace_decode::Timed;
 use trace_decode::Value;
+use trace_decode::tables::Site;
 use trace_decode::text;
 
 use crate::args::Common;
@@ -231,10 +232,11 @@ impl Printer<'_> {
     }
 
     fn stack_text(&mut self, event: &Timed<'_>, id: u64, out: &mut Out) -> Result<(), Failure> {
-        let Some(stack) = self.stacks.get(self.session, event.tables, id) else {
+        let Some(stack) = self.stacks.get(self.session, event.tables, id, site_of(event)) else {
             return out.styled(Style::Dim, "                 (no stack was kept)\n");
         };
-        for call in &stack.calls {
+        let shown = if self.options.all_frames { stack.calls.len() } else { inside(&stack.calls) };
+        for call in &stack.calls[..shown] {
             self.line.clear();
             self.line.push_str("                 at ");
             push_call(&mut self.line, call);
@@ -249,7 +251,7 @@ impl Printer<'_> {
 
     fn json(&mut self, event: &Timed<'_>, out: &mut Out) -> Result<(), Failure> {
         let stack: Option<Option<Rc<Stack>>> =
-            event.stack().map(|id| self.stacks.get(self.session, event.tables, id));
+            event.stack().map(|id| self.stacks.get(self.session, event.tables, id, site_of(event)));
         let mut bytes = std::mem::take(&mut self.bytes);
         bytes.clear();
         json::object(&mut bytes, |o| {
@@ -292,6 +294,14 @@ impl Printer<'_> {
         let written = out.bytes(&bytes);
         self.bytes = bytes;
         written
+    }
+}
+
+/// The site of the event itself.
+fn site_of<'a>(event: &Timed<'a>) -> Option<&'a Site> {
+    match &event.event {
+        Event::Site(site) => Some(site.site),
+        _ => None,
     }
 }
 
@@ -482,6 +492,22 @@ fn push_value(line: &mut String, value: &Value<'_>, session: &Session, tables: &
     };
 }
 
+/// Sources of the standard library without the number of the compiler that built it.
+fn short_path(file: &str) -> &str {
+    let inside = file.strip_prefix("/rustc/").and_then(|rest| rest.split_once('/'));
+    inside.map_or(file, |(_, path)| path)
+}
+
+/// How many of the calls lie within the program: behind them stands what the standard library
+/// runs threads by, and marks with this function for readers of stacks.
+fn inside(calls: &[Call]) -> usize {
+    let is_mark = |c: &Call| {
+        c.function.as_deref().is_some_and(|f| f.contains("__rust_begin_short_backtrace"))
+    };
+    let Some(mark) = calls.iter().position(is_mark) else { return calls.len() };
+    mark - calls[..mark].iter().rev().take_while(|c| c.inlined).count()
+}
+
 fn push_call(line: &mut String, call: &Call) {
     match &call.function {
         Some(function) => text::escape(function.as_bytes(), line),
@@ -495,7 +521,7 @@ fn push_call(line: &mut String, call: &Call) {
     }
     if let Some(file) = &call.file {
         line.push_str(" (");
-        text::escape(file.as_bytes(), line);
+        text::escape(short_path(file).as_bytes(), line);
         if let Some(number) = call.line {
             let _ = write!(line, ":{number}");
         }
