@@ -80,9 +80,18 @@ fn drain(w: &World, cursor: &mut Cursor, defined: &mut Vec<u64>, misuse: Misuse)
 /// Two threads use the same new key; the drainer looks in between and at the end.
 fn run(misuse: Misuse) {
     let zeroed = |n| (0..n).map(|_| AtomicU64::new(0)).collect();
-    // Two for batches, one for the segment, one for whoever is too late to link it.
-    let m = Model::new(4, 2);
+    let m = Model::new(3, 3);
     let batches = [m.pool.pop(&m, 0).unwrap(), m.pool.pop(&m, 0).unwrap()];
+    // The segment is there, so that the model is about the order of things and not about links.
+    let unused = Definitions { log: &m.log, segments: &m, segments_max: 1 };
+    assert!(
+        unused
+            .insert(8, |bytes| {
+                bytes.copy_from_slice(&(99 << 32 | KEY).to_ne_bytes());
+                true
+            })
+            .is_some()
+    );
     let w = Arc::new(World { m, slots: zeroed(2), words: zeroed(8) });
     let table = {
         // SAFETY: the vectors are not changed and live in `w`, which every thread that has the
