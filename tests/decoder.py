@@ -4,7 +4,8 @@
 It prints the raw text form of a trace, as `exectrace dump FILE` does. Two decoders that agree show
 that the page says enough to write one; `tests/python_decoder.rs` compares them.
 
-Standard library only. Use: decoder.py FILE, or - for the standard input.
+Standard library only. Use: decoder.py FILE, or - for the standard input. With several files each
+one's lines are followed by `end FILE STATUS`.
 """
 
 import struct
@@ -28,6 +29,10 @@ TYPES = {
     "list": 20, "fields": 13, "nanos": 80, "flags": 88,
 }
 TYPE_NAMES = {number: name for name, number in TYPES.items()}
+ADDR, BOOL, TEXT, FRAMES = (TYPES[name] for name in ("addr", "bool", "text", "frames"))
+
+# Static kinds below this one have the phase Structure.
+FIRST_TIMED = 16
 
 # The table of static kinds, as docs/format.md has it: kind, name, fields.
 STATIC = """
@@ -60,19 +65,16 @@ pause_max: nanos, reason: u64
 36 TaskEnd task: task
 """
 
-SCHEMA, SITE = 2, 5
-
-
 def static_kinds():
     """The table above as {kind: (name, [(field name, type number)])}."""
     kinds = {}
     for line in STATIC.strip().splitlines():
         number, name, *rest = line.split(" ", 2)
         fields = []
-        for field in " ".join(rest).split(", ") if rest else []:
+        for field in rest[0].split(", ") if rest else []:
             field_name, type_name = field.split(": ")
-            fields.append((field_name.encode(), TYPES[type_name]))
-        kinds[int(number)] = (name.encode(), fields)
+            fields.append((field_name, TYPES[type_name]))
+        kinds[int(number)] = (name, fields)
     return kinds
 
 
@@ -108,7 +110,15 @@ assert crc32c(b"123456789") == 0xE3069283
 
 
 class Malformed(Exception):
-    """The body of a batch cannot be read on."""
+    """A value is cut off or too large."""
+
+
+class UnknownKind(Exception):
+    """Nothing in the trace describes the kind, or a later version does."""
+
+
+class Refused(Exception):
+    """This is no trace, or one of a later version."""
 
 
 class Text:
@@ -190,4 +200,261 @@ class Body:
             return self.numbers()
         if shape == 5:
             return self.fields()
-        raise Malformed("a shape of a later version")
+        raise UnknownKind("a shape of a later version")
+
+
+# The text form.
+
+ESCAPES = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t"}
+HIDDEN = ((0x80, 0x9F), (0x61C, 0x61C), (0x200B, 0x200F), (0x2028, 0x202E), (0x2060, 0x206F),
+          (0xFEFF, 0xFEFF))
+
+
+def escape_one(char):
+    code = ord(char)
+    if char in ESCAPES:
+        return ESCAPES[char]
+    if code < 32 or code == 127:
+        return "\\x%02x" % code
+    # How Python carries a byte that is no UTF-8.
+    if 0xDC80 <= code <= 0xDCFF:
+        return "\\x%02x" % (code - 0xDC00)
+    if any(low <= code <= high for low, high in HIDDEN):
+        return "\\u{%x}" % code
+    return char
+
+
+def escape(data):
+    return "".join(map(escape_one, data.decode("utf-8", "surrogateescape")))
+
+
+def with_cut(shown, text):
+    return shown if text.cut_from is None else "%s..%d" % (shown, text.cut_from)
+
+
+def show_number(type_number, number):
+    if type_number in (ADDR, FRAMES):
+        return "0x%x" % number
+    if type_number == BOOL and number < 2:
+        return ("false", "true")[number]
+    return str(number)
+
+
+def show(type_number, value):
+    shape = type_number & 7
+    if shape == 2:
+        return "0x%016x" % int.from_bytes(value, "little")
+    if shape == 3:
+        if type_number == TEXT:
+            return with_cut('"%s"' % escape(value.data), value)
+        return with_cut("#" + value.data.hex(), value)
+    if shape == 4:
+        return "[%s]" % ",".join(show_number(type_number, number) for number in value)
+    if shape == 5:
+        shown = ("%s:%s" % (escape(name.data), TYPE_NAMES.get(kind, kind)) for name, kind in value)
+        return "{%s}" % ",".join(shown)
+    return show_number(type_number, value)
+
+
+class Epoch:
+    """The tables of one table epoch, as far as they were met."""
+
+    def __init__(self):
+        self.strings = {}
+        self.sites = {}
+
+    def label(self, string):
+        if string == 0:
+            return "-"
+        text = self.strings.get(string)
+        return "?%d" % string if text is None else '"%s"' % escape(text.data)
+
+
+class Header:
+    def __init__(self, data):
+        (self.magic, self.length, self.kind, self.lane, self.version, self.crc, self.session,
+         self.epoch, self.generation, self.thread, self.sequence, self.first, self.last,
+         self.count, self.flags) = HEADER.unpack(data)
+
+    def line(self, offset):
+        kind = BATCH_KINDS.get(self.kind, self.kind)
+        return (
+            f"batch {self.sequence_in_file} offset={offset} length={self.length} kind={kind}"
+            f" lane={self.lane} version={self.version} session={self.session:016x}"
+            f" epoch={self.epoch} generation={self.generation} thread={self.thread}"
+            f" sequence={self.sequence} first={self.first} last={self.last} count={self.count}"
+            f" flags={self.flags}"
+        )
+
+
+class Dump:
+    """Walks over a trace and yields the lines of its raw text form."""
+
+    def __init__(self, data):
+        self.data = data
+        self.static = static_kinds()
+        self.batches = 0
+        self.session = None
+        self.forget()
+
+    def forget(self):
+        """A session begins: nothing is known."""
+        self.schema = {}
+        self.epochs = {}
+
+    def fault(self, at):
+        """What is wrong with the batch at this offset; None where nothing is."""
+        data = self.data
+        left = len(data) - at
+        if data[at:at + 4] != MAGIC[:left]:
+            return "magic"
+        if left < 8:
+            return "truncated"
+        length = struct.unpack_from("<I", data, at + 4)[0]
+        if not HEADER_BYTES <= length <= BATCH_BYTES_MAX:
+            return "length"
+        if left < length:
+            return "truncated"
+        batch = bytearray(data[at:at + length])
+        batch[CRC_AT:CRC_AT + 4] = bytes(4)
+        if crc32c(batch) != struct.unpack_from("<I", data, at + CRC_AT)[0]:
+            return "crc"
+        return None
+
+    def next_batch(self, at):
+        """The offset of the next batch that can be believed, or the end."""
+        while True:
+            at = self.data.find(MAGIC, at)
+            if at < 0:
+                return len(self.data)
+            if self.fault(at) is None:
+                return at
+            at += 1
+
+    def lines(self):
+        at = 0
+        while at < len(self.data):
+            fault = self.fault(at)
+            if fault:
+                end = self.next_batch(at + 1)
+                if at == 0 and end == len(self.data) and fault != "truncated":
+                    raise Refused("this is no trace")
+                yield "damage offset=%d length=%d %s" % (at, end - at, fault)
+                at = end
+                continue
+            header = Header(self.data[at:at + HEADER_BYTES])
+            if header.version > VERSION:
+                raise Refused("the trace is of version %d" % header.version)
+            if header.version == 0:
+                yield "damage offset=%d length=%d version" % (at, header.length)
+            else:
+                yield from self.batch(at, header)
+            at += header.length
+
+    def batch(self, at, header):
+        if header.kind == 1 or header.session != self.session:
+            self.session = header.session
+            self.forget()
+        header.sequence_in_file = self.batches
+        self.batches += 1
+        yield header.line(at)
+        if header.kind not in BATCH_KINDS:
+            return
+        body = Body(self.data[at + HEADER_BYTES:at + header.length])
+        epoch = self.epochs.setdefault(header.epoch, Epoch())
+        while body.left():
+            begin = body.at
+            try:
+                yield self.event(body, header.kind == EVENTS_BATCH, epoch)
+            except Malformed:
+                fault = "event"
+            except UnknownKind:
+                fault = "kind"
+            else:
+                continue
+            offset = at + HEADER_BYTES + begin
+            yield "damage offset=%d length=%d %s" % (offset, len(body.data) - begin, fault)
+            return
+
+    def event(self, body, timed, epoch):
+        kind = body.varint()
+        delta = "+%d " % body.varint() if timed else ""
+        if kind in self.static:
+            # Structural and timed events do not mix.
+            if timed and kind < FIRST_TIMED:
+                raise UnknownKind
+            if not timed and kind >= FIRST_TIMED:
+                raise Malformed
+            name, fields = self.static[kind]
+            shown = name
+        elif timed and kind in epoch.sites:
+            name, fields = epoch.sites[kind]
+            shown = "site %d %s" % (kind, epoch.label(name))
+        elif kind in self.schema:
+            name, fields = self.schema[kind]
+            shown = 'kind %d "%s"' % (kind, escape(name.data))
+        else:
+            raise UnknownKind
+        parts = ["  " + delta + shown]
+        values = []
+        for name, type_number in fields:
+            value = body.value(type_number)
+            values.append(value)
+            parts.append("%s=%s" % (name, show(type_number, value)))
+        if not timed:
+            self.define(kind, values, epoch)
+        return " ".join(parts)
+
+    def define(self, kind, values, epoch):
+        """Remembers what later events need; an id's first definition stands."""
+        if kind == 2:
+            defined, name, _phase, _pair, fields = values
+            self.schema.setdefault(defined, (name, named(fields)))
+        elif kind == 3:
+            epoch.strings.setdefault(values[0], values[1])
+        elif kind == 5:
+            defined, _class, _flags, name, _module, _file, _line, fields = values
+            epoch.sites.setdefault(defined, (name, named(fields)))
+
+
+def named(fields):
+    return [(escape(name.data), type_number) for name, type_number in fields]
+
+
+def dump(data, out):
+    """Prints the text form; returns the exit status that the command would have."""
+    status = 0
+    try:
+        if not data:
+            raise Refused("the input has no bytes")
+        for line in Dump(data).lines():
+            out.write(line + "\n")
+            if line.startswith("damage"):
+                status = 2
+    except Refused as why:
+        print("decoder.py: %s" % why, file=sys.stderr)
+        status = 1
+    return status
+
+
+def main():
+    names = sys.argv[1:]
+    if not names:
+        sys.exit("usage: decoder.py FILE.., or - for the standard input")
+    out = open(1, "w", encoding="utf-8", newline="\n", closefd=False)
+    status = 0
+    for name in names:
+        if name == "-":
+            data = sys.stdin.buffer.read()
+        else:
+            with open(name, "rb") as file:
+                data = file.read()
+        status = dump(data, out)
+        if len(names) > 1:
+            out.write("end %s %d\n" % (name, status))
+    out.flush()
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()
