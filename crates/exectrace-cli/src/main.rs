@@ -1,7 +1,7 @@
 //! The command `exectrace`: reads traces and tells what happened.
 //!
 //! Invariants:
-//! 1. Text that comes from a trace or from a file that a trace names MUST pass `text::escape` (in
+//! 1. Text that comes from a trace, or from a file that a trace names, MUST pass `push_safe` (in
 //!    output for people) or the JSON writer. Otherwise a trace could drive the terminal.
 //! 2. The exit status is 0 for a complete trace, 2 for one that is damaged or has no end mark, 1
 //!    where nothing could be read. Output that nobody reads any more is no error.
@@ -16,6 +16,7 @@ mod json;
 mod output;
 mod stacks;
 mod time;
+mod value;
 mod verdict;
 
 use std::process::ExitCode;

@@ -7,6 +7,8 @@ use std::io::IsTerminal;
 use std::io::StdoutLock;
 use std::io::Write;
 
+use trace_decode::text;
+
 use crate::failure::Failure;
 
 /// What a stretch of text is, for its colour.
@@ -30,6 +32,16 @@ impl Style {
             Style::Strong => "\x1b[1m",
             Style::Bad => "\x1b[31m",
         }
+    }
+}
+
+/// Appends text of a trace for people, escaped.
+pub fn push_safe(bytes: &[u8], line: &mut String) {
+    let plain = |b: &u8| matches!(b, b' '..=b'~') && !matches!(b, b'"' | b'\\');
+    // Nearly all text is plain, and then it is taken whole.
+    match std::str::from_utf8(bytes) {
+        Ok(whole) if bytes.iter().all(plain) => line.push_str(whole),
+        _ => text::escape(bytes, line),
     }
 }
 
@@ -66,10 +78,25 @@ impl Out {
 
     /// Writes text in a style.
     pub fn styled(&mut self, style: Style, text: &str) -> Result<(), Failure> {
-        if !self.colours || style == Style::Plain {
-            return self.text(text);
+        let mut line = String::new();
+        self.begin(style, &mut line);
+        line.push_str(text);
+        self.end(style, &mut line);
+        self.text(&line)
+    }
+
+    /// Begins a style within a line.
+    pub fn begin(&self, style: Style, line: &mut String) {
+        if self.colours {
+            line.push_str(style.code());
         }
-        self.put(format_args!("{}{text}\x1b[0m", style.code()))
+    }
+
+    /// Ends a style within a line.
+    pub fn end(&self, style: Style, line: &mut String) {
+        if self.colours && style != Style::Plain {
+            line.push_str("\x1b[0m");
+        }
     }
 
     /// Hands on what was written.
@@ -80,5 +107,25 @@ impl Out {
     /// Hands on what was written, for the last time.
     pub fn finish(mut self) -> Result<(), Failure> {
         self.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_short_way_gives_what_the_long_one_does() {
+        let mut checked = 0;
+        for byte in 0..=255u8 {
+            for bytes in [&[byte][..], &[b'a', byte, b'z']] {
+                let (mut short, mut long) = (String::new(), String::new());
+                push_safe(bytes, &mut short);
+                text::escape(bytes, &mut long);
+                assert_eq!(short, long);
+                checked += 1;
+            }
+        }
+        assert_eq!(checked, 512);
     }
 }

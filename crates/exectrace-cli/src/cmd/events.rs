@@ -14,11 +14,9 @@ use trace::encode::schema::Class;
 use trace_decode::Event;
 use trace_decode::Item;
 use trace_decode::Session;
-use trace_decode::Tables;
 use trace_decode::Timed;
 use trace_decode::Value;
 use trace_decode::tables::Site;
-use trace_decode::text;
 
 use crate::args::Common;
 use crate::args::Symbols;
@@ -28,10 +26,13 @@ use crate::input::Input;
 use crate::json;
 use crate::output::Out;
 use crate::output::Style;
+use crate::output::push_safe;
 use crate::stacks::Call;
 use crate::stacks::Stack;
 use crate::stacks::Stacks;
 use crate::time;
+use crate::value;
+use crate::value::Json;
 use crate::verdict::Verdict;
 
 /// Widest indentation by depth: deeper spans stand under each other.
@@ -39,6 +40,9 @@ const INDENT_MAX: u32 = 12;
 
 /// Width of the column of threads; longer names push the line to the right.
 const THREAD_WIDTH: usize = 16;
+
+/// Width of the column of kinds: the longest static one.
+const KIND_WIDTH: usize = 12;
 
 /// Keys of a line that are not an event's own.
 const FIXED: &[&str] = &[
@@ -180,49 +184,51 @@ impl Printer<'_> {
         let _ = write!(self.line, "session {}", self.session);
         if let Some(info) = session.info() {
             self.line.push_str(": ");
-            text::escape(&info.program, &mut self.line);
+            push_safe(&info.program, &mut self.line);
             let _ = write!(self.line, ", pid {}", info.pid);
         }
         let (time, thread, kind) = ("ms", "thread", "kind");
-        let _ =
-            write!(self.line, "\n{time:>13}  {thread:<THREAD_WIDTH$}  {kind:<12} name and fields");
+        let _ = write!(
+            self.line,
+            "\n{time:>13}  {thread:<THREAD_WIDTH$}  {kind:<KIND_WIDTH$} name and fields"
+        );
         out.styled(Style::Dim, &self.line)?;
         out.text("\n")
     }
 
     fn text(&mut self, event: &Timed<'_>, out: &mut Out) -> Result<(), Failure> {
-        let mut thread = format!("T{}", event.thread);
+        let line = &mut self.line;
+        line.clear();
+        let _ = write!(line, "{:>13}  ", time::ms(event.ts_ns));
+        let from = line.len();
+        let _ = write!(line, "T{}", event.thread);
         if let Some(known) = event.session.thread(u64::from(event.thread))
             && !known.name.is_empty()
         {
-            thread.push(' ');
-            text::escape(&known.name, &mut thread);
+            line.push(' ');
+            push_safe(&known.name, line);
         }
-        let mut kind = String::new();
-        text::escape(kind_name(event).as_bytes(), &mut kind);
-        let mut rest = String::new();
-        push_rest(&mut rest, event);
-        let name = event.name().map(|name| {
-            let mut safe = String::new();
-            text::escape(name.bytes, &mut safe);
-            safe
-        });
-        let indent = 2 * depth(event).unwrap_or(event.depth).min(INDENT_MAX) as usize;
-        out.put(format_args!("{:>13}  {thread:<THREAD_WIDTH$}  ", time::ms(event.ts_ns)))?;
-        if name.is_none() && rest.is_empty() {
-            out.styled(Style::Dim, &kind)?;
-        } else {
-            out.styled(Style::Dim, &format!("{kind:<12}"))?;
-            out.put(format_args!(" {:indent$}", ""))?;
+        pad(line, from, THREAD_WIDTH);
+        line.push_str("  ");
+        out.begin(Style::Dim, line);
+        let from = line.len();
+        push_safe(kind_name(event).as_bytes(), line);
+        pad(line, from, KIND_WIDTH);
+        out.end(Style::Dim, line);
+        line.push(' ');
+        for _ in 0..depth(event).unwrap_or(event.depth).min(INDENT_MAX) {
+            line.push_str("  ");
         }
-        if let Some(name) = &name {
-            out.styled(Style::Strong, name)?;
-            if !rest.is_empty() {
-                out.text(" ")?;
-            }
+        if let Some(name) = event.name() {
+            out.begin(Style::Strong, line);
+            push_safe(name.bytes, line);
+            out.end(Style::Strong, line);
+            line.push(' ');
         }
-        out.text(&rest)?;
-        out.text("\n")?;
+        push_rest(line, event);
+        line.truncate(line.trim_end_matches(' ').len());
+        line.push('\n');
+        out.text(line)?;
         if self.options.stacks
             && let Some(id) = event.stack()
         {
@@ -395,101 +401,34 @@ impl<V: Serialize> Serialize for Map<'_, V> {
     }
 }
 
-/// A value as JSON.
-struct Json<'a> {
-    value: Value<'a>,
-    session: &'a Session,
-    tables: &'a Tables,
+/// Fills a column up to its width, by what is seen of it.
+fn pad(line: &mut String, from: usize, width: usize) {
+    let seen = line.get(from..).map_or(0, |column| column.chars().count());
+    line.extend(std::iter::repeat_n(' ', width.saturating_sub(seen)));
 }
 
-impl Serialize for Json<'_> {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        match &self.value {
-            Value::I64(v) => to.serialize_i64(*v),
-            // JSON has no word for these.
-            Value::F64(v) if !v.is_finite() => to.serialize_str(&v.to_string()),
-            Value::F64(v) => to.serialize_f64(*v),
-            Value::Bool(v) => to.serialize_bool(*v),
-            Value::Text(v) => to.serialize_str(&json::text(*v)),
-            Value::Bytes(v) => to.serialize_str(&cmd::hex(v.bytes)),
-            Value::String(0) | Value::Task(0) | Value::Thread(0) | Value::Kind(0) => {
-                to.serialize_none()
-            }
-            Value::String(id) => match self.tables.string(*id) {
-                Some(v) => to.serialize_str(&json::text(v)),
-                None => to.serialize_str(&format!("?{id}")),
-            },
-            Value::Ticks(v) => to.serialize_u64(self.session.clock().ns(*v)),
-            Value::Addr(v) => to.serialize_str(&format!("{v:#x}")),
-            Value::Kind(v) => to.serialize_str(&cmd::kind_key(self.session, self.tables, *v)),
-            Value::Frames(v) => to.collect_seq(v.iter().map(|a| format!("{a:#x}"))),
-            Value::List(v) => to.collect_seq(v.iter()),
-            Value::U64(v)
-            | Value::Stack(v)
-            | Value::Task(v)
-            | Value::Thread(v)
-            | Value::Nanos(v)
-            | Value::Flags(v)
-            | Value::Fixed(v) => to.serialize_u64(*v),
-            other => to.serialize_str(&format!("{other:?}")),
-        }
-    }
-}
-
-/// What a line says behind the name.
+/// What a line says behind the name, a space behind each word.
 fn push_rest(line: &mut String, event: &Timed<'_>) {
-    let mut word = |write: &mut dyn FnMut(&mut String)| {
-        if !line.is_empty() {
+    if let Some(ns) = event.duration_ns() {
+        let _ = write!(line, "({}) ", time::duration(ns));
+    }
+    for (name, value) in event.fields() {
+        if !matches!(value, Value::Stack(_)) {
+            push_safe(name, line);
+            line.push('=');
+            value::push(line, &value, event.session, event.tables);
             line.push(' ');
         }
-        write(line);
-    };
-    if let Some(ns) = event.duration_ns() {
-        word(&mut |line| line.push_str(&format!("({})", time::duration(ns))));
-    }
-    for (name, value) in event.fields().filter(|(_, v)| !matches!(v, Value::Stack(_))) {
-        word(&mut |line| {
-            text::escape(name, line);
-            line.push('=');
-            push_value(line, &value, event.session, event.tables);
-        });
     }
     if event.task != 0 {
-        word(&mut |line| line.push_str(&format!("[task {}]", event.task)));
+        let _ = write!(line, "[task {}] ", event.task);
     }
     if event.lane != 0 {
-        word(&mut |line| line.push_str("[nested]"));
+        line.push_str("[nested] ");
     }
     if event.late {
-        word(&mut |line| line.push_str("[late]"));
+        line.push_str("[late] ");
     }
-}
-
-fn push_value(line: &mut String, value: &Value<'_>, session: &Session, tables: &Tables) {
-    let _ = match value {
-        Value::I64(v) => write!(line, "{v}"),
-        Value::F64(v) => write!(line, "{v}"),
-        Value::Bool(v) => write!(line, "{v}"),
-        Value::Text(v) => return text::quote(*v, line),
-        Value::Bytes(v) => write!(line, "{}", cmd::hex(v.bytes)),
-        Value::String(0) | Value::Task(0) | Value::Thread(0) | Value::Kind(0) => {
-            write!(line, "none")
-        }
-        Value::String(id) => match tables.string(*id) {
-            Some(v) => return text::quote(v, line),
-            None => write!(line, "?{id}"),
-        },
-        Value::Ticks(v) => write!(line, "{}ms", time::ms(session.clock().ns(*v))),
-        Value::Addr(v) => write!(line, "{v:#x}"),
-        Value::Kind(v) => return text::escape(cmd::kind_key(session, tables, *v).as_bytes(), line),
-        Value::Frames(v) => write!(line, "{:x?}", v.iter().collect::<Vec<_>>()),
-        Value::List(v) => write!(line, "{:?}", v.iter().collect::<Vec<_>>()),
-        Value::Thread(v) => write!(line, "T{v}"),
-        Value::Nanos(v) => write!(line, "{}", time::duration(*v)),
-        Value::Flags(v) => write!(line, "{v:#x}"),
-        Value::U64(v) | Value::Stack(v) | Value::Task(v) | Value::Fixed(v) => write!(line, "{v}"),
-        other => return text::escape(format!("{other:?}").as_bytes(), line),
-    };
 }
 
 /// Sources of the standard library without the number of the compiler that built it.
@@ -510,18 +449,18 @@ fn inside(calls: &[Call]) -> usize {
 
 fn push_call(line: &mut String, call: &Call) {
     match &call.function {
-        Some(function) => text::escape(function.as_bytes(), line),
+        Some(function) => push_safe(function.as_bytes(), line),
         None => {
             let _ = write!(line, "{:#x}", call.address);
             if let Some(module) = &call.module {
                 line.push_str(" in ");
-                text::escape(module.as_bytes(), line);
+                push_safe(module.as_bytes(), line);
             }
         }
     }
     if let Some(file) = &call.file {
         line.push_str(" (");
-        text::escape(short_path(file).as_bytes(), line);
+        push_safe(short_path(file).as_bytes(), line);
         if let Some(number) = call.line {
             let _ = write!(line, ":{number}");
         }

@@ -5,16 +5,12 @@ pub mod events;
 pub mod stat;
 pub mod threads;
 
-use std::fmt::Write;
 use std::ops::ControlFlow;
 
-use trace::encode::schema;
 use trace_decode::Decoder;
 use trace_decode::Item;
 use trace_decode::Scan;
 use trace_decode::ScanItem;
-use trace_decode::Session;
-use trace_decode::Tables;
 
 use crate::failure::Failure;
 use crate::input::Input;
@@ -93,30 +89,4 @@ fn scanned(
 
 fn refused(input: &Input, error: &trace_decode::Error) -> Failure {
     Failure::Refused(format!("{}: {error}", input.name()))
-}
-
-/// A kind as counts have it: a static kind by its name, a site as `class:name`.
-fn kind_key(session: &Session, tables: &Tables, kind: u64) -> String {
-    if let Some(own) = schema::Kind::from_u64(kind)
-        && let Some(spec) = schema::SPECS.iter().find(|s| s.kind == own)
-    {
-        return spec.name.to_owned();
-    }
-    if let Some(def) = session.schema(kind) {
-        return String::from_utf8_lossy(&def.name).into_owned();
-    }
-    let Some(site) = tables.site(kind) else { return format!("?{kind}") };
-    let class = site.class().map_or("site", |c| c.name());
-    match tables.string(site.name) {
-        Some(name) => format!("{class}:{}", String::from_utf8_lossy(name.bytes)),
-        None => format!("{class}:?{}", site.name),
-    }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let mut out = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        let _ = write!(out, "{byte:02x}");
-    }
-    out
 }

@@ -12,7 +12,6 @@ use serde::Serializer;
 use trace::encode::schema;
 use trace_decode::ScanItem;
 use trace_decode::Session;
-use trace_decode::text;
 use trace_symbolize::Status;
 
 use crate::args::Common;
@@ -23,10 +22,12 @@ use crate::input::Input;
 use crate::json;
 use crate::output::Out;
 use crate::output::Style;
+use crate::output::push_safe;
 use crate::stacks::Stacks;
 use crate::time;
 use crate::time::count;
 use crate::time::counted;
+use crate::value;
 use crate::verdict;
 use crate::verdict::Verdict;
 
@@ -176,7 +177,7 @@ fn summarize(session: &Session, by_kind: &HashMap<(u32, u64), u64>) -> Summary {
     }
     for ((epoch, kind), count) in by_kind {
         let key = match session.tables(*epoch) {
-            Some(tables) => cmd::kind_key(session, tables, *kind),
+            Some(tables) => value::kind_key(session, tables, *kind),
             None => format!("?{kind}"),
         };
         *s.by_kind.entry(key).or_default() += count;
@@ -202,7 +203,7 @@ fn modules(stacks: &mut Stacks, number: usize, session: &Session) -> Vec<ModuleR
                 path: json::lossy(&module.path).into_owned(),
                 base: module.base,
                 size: module.size,
-                build_id: cmd::hex(&module.build_id),
+                build_id: value::hex(&module.build_id),
                 status,
             });
         }
@@ -429,7 +430,7 @@ fn row(out: &mut Out, name: &str, text: &str) -> Result<(), Failure> {
 
 fn safe(text: &str) -> String {
     let mut out = String::new();
-    text::escape(text.as_bytes(), &mut out);
+    push_safe(text.as_bytes(), &mut out);
     out
 }
 

@@ -10,7 +10,6 @@ use trace::encode::schema::Kind;
 use trace_decode::ScanItem;
 use trace_decode::Session;
 use trace_decode::scan::ScanBatch;
-use trace_decode::text;
 
 use crate::args::Common;
 use crate::args::Symbols;
@@ -20,6 +19,7 @@ use crate::input::Input;
 use crate::json;
 use crate::output::Out;
 use crate::output::Style;
+use crate::output::push_safe;
 use crate::stacks::Stacks;
 use crate::time;
 use crate::time::count;
@@ -212,7 +212,7 @@ fn cells_of(row: &Row, sessions: bool) -> [String; 12] {
     let ms = |ns: Option<u64>| ns.map_or("?".to_owned(), time::ms);
     let safe = |text: &str| {
         let mut out = String::new();
-        text::escape(text.as_bytes(), &mut out);
+        push_safe(text.as_bytes(), &mut out);
         out
     };
     let thread = match sessions {
