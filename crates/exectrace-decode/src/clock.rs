@@ -62,6 +62,20 @@ impl Segment {
     }
 }
 
+/// The stretch that was used last, and how many ticks it has; none at first.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Near {
+    segment: Segment,
+    len: u64,
+}
+
+impl Default for Near {
+    fn default() -> Self {
+        let slope = Slope { multiplier: 0, shift: 0 };
+        Near { segment: Segment { from: 0, from_ns: 0, slope }, len: 0 }
+    }
+}
+
 /// The rule from ticks to nanoseconds of one session.
 #[derive(Clone, Debug)]
 pub struct Clock {
@@ -114,21 +128,27 @@ impl Clock {
 
     /// Nanoseconds since the session's start.
     pub fn ns(&self, ticks: u64) -> u64 {
-        self.ns_near(ticks, &mut 0)
+        self.ns_near(ticks, &mut Near::default())
     }
 
     /// The same; `near` remembers the stretch for the next call.
-    pub(crate) fn ns_near(&self, ticks: u64, near: &mut usize) -> u64 {
-        let end = self.segments.get(*near + 1).map_or(u64::MAX, |s| s.from);
-        let found = match self.segments.get(*near) {
-            Some(s) if s.from <= ticks && ticks < end => Some(s),
-            _ => {
-                let after = self.segments.partition_point(|s| s.from <= ticks);
-                *near = after.saturating_sub(1);
-                self.segments.get(*near)
-            }
-        };
-        found.map_or(0, |s| s.ns(ticks).max(0) as u64)
+    #[inline]
+    pub(crate) fn ns_near(&self, ticks: u64, near: &mut Near) -> u64 {
+        if ticks.wrapping_sub(near.segment.from) >= near.len {
+            *near = self.near(ticks);
+        }
+        near.segment.ns(ticks).max(0) as u64
+    }
+
+    #[inline(never)]
+    fn near(&self, ticks: u64) -> Near {
+        let after = self.segments.partition_point(|s| s.from <= ticks);
+        let flat = Slope { multiplier: 0, shift: 0 };
+        let end = self.segments.get(after).map_or(u64::MAX, |s| s.from);
+        match after.checked_sub(1).and_then(|at| self.segments.get(at)) {
+            Some(s) => Near { segment: *s, len: end - s.from },
+            None => Near { segment: Segment { from: 0, from_ns: 0, slope: flat }, len: end },
+        }
     }
 
     /// The wall clock, nanoseconds since 1970, at this many nanoseconds since the session's start;

@@ -15,6 +15,7 @@ use trace::encode::schema::Class;
 use trace::encode::wire::BatchKind;
 use trace::encode::wire::FLAG_LATE;
 use trace::encode::wire::HEADER_BYTES;
+use trace::encode::wire::KIND_DYNAMIC;
 
 use crate::error::Damage;
 use crate::error::Error;
@@ -25,6 +26,7 @@ use crate::event::Other;
 use crate::event::SiteEvent;
 use crate::event::Structural;
 use crate::event::Value;
+use crate::merge::Current;
 use crate::merge::Merge;
 use crate::merge::Picked;
 use crate::open::OpenSpan;
@@ -254,10 +256,15 @@ impl Decoder {
                 self.merge.advance(session);
             }
         }
-        let ready = match self.pick() {
-            Some(picked) => Some(Ready::Event(picked)),
-            None => self.next_ready()?,
-        };
+        if let Some(picked) = self.pick() {
+            return Ok(self.event(&picked));
+        }
+        self.next_slow()
+    }
+
+    #[inline(never)]
+    fn next_slow(&mut self) -> Result<Option<Item<'_>>, Error> {
+        let ready = self.next_ready()?;
         Ok(ready.and_then(|r| self.view(r)))
     }
 
@@ -384,6 +391,7 @@ impl Decoder {
                 }
             }
         }
+        self.merge.clock_changed();
         if session.end().is_some() {
             self.source.close();
         }
@@ -422,7 +430,6 @@ impl Decoder {
         Ready::Damage(damage)
     }
 
-    #[inline]
     fn view(&self, ready: Ready) -> Option<Item<'_>> {
         let session = match ready {
             Ready::Damage(damage) => return Some(Item::Damage(damage)),
@@ -430,7 +437,7 @@ impl Decoder {
             _ => self.session.as_ref()?,
         };
         Some(match ready {
-            Ready::Event(picked) => Item::Event(self.timed(session, &picked)?),
+            Ready::Event(picked) => return self.event(&picked),
             Ready::Begin => Item::SessionBegin(session),
             Ready::Control { at, offset } => {
                 let event = structural::read(session, self.control.get(at..)?).ok()?.0;
@@ -440,11 +447,13 @@ impl Decoder {
         })
     }
 
-    #[inline]
-    fn timed<'a>(&'a self, session: &'a Session, picked: &Picked) -> Option<Timed<'a>> {
+    /// The event that was picked.
+    #[inline(always)]
+    fn event(&self, picked: &Picked) -> Option<Item<'_>> {
+        let session = self.session.as_ref()?;
         let c = self.merge.current()?;
         let tables = session.tables_at(c.tables)?;
-        Some(Timed {
+        Some(Item::Event(Timed {
             ts_ns: picked.ts_ns,
             ticks: c.ticks,
             thread: c.thread,
@@ -454,19 +463,22 @@ impl Decoder {
             task: picked.task,
             kind: c.kind,
             offset: c.offset,
-            event: typed(session, tables, c.kind, c.fields),
+            event: typed(session, tables, &c),
             session,
             tables,
             ended: picked.ended,
             bytes: c.fields,
-        })
+        }))
     }
 }
 
-/// The event with these fields, which were checked.
-#[inline]
-fn typed<'a>(session: &'a Session, tables: &'a Tables, kind: u64, bytes: &'a [u8]) -> Event<'a> {
-    if let Some(site) = tables.site(kind) {
+/// The event that a stream stands at: its values were checked.
+#[inline(always)]
+fn typed<'a>(session: &'a Session, tables: &'a Tables, c: &Current<'a>) -> Event<'a> {
+    let (kind, bytes) = (c.kind, c.fields);
+    if kind >= KIND_DYNAMIC
+        && let Some(site) = tables.site_of(c.slot)
+    {
         return Event::Site(SiteEvent { site, bytes });
     }
     let mut r = trace::encode::field::Reader::new(bytes);

@@ -224,6 +224,13 @@ impl<'a> FieldTypes<'a> {
         FieldTypes::Table(shape::spec(kind).map_or(&[], |s| s.fields))
     }
 
+    pub(crate) fn len(self) -> usize {
+        match self {
+            FieldTypes::Table(rows) => rows.len(),
+            FieldTypes::Defined(defs) => defs.len(),
+        }
+    }
+
     fn get(self, at: usize) -> Option<(&'a [u8], u64)> {
         match self {
             FieldTypes::Table(rows) => rows.get(at).map(|f| (f.0.as_bytes(), f.1)),
@@ -243,6 +250,11 @@ pub struct Fields<'a> {
 impl<'a> Fields<'a> {
     pub(crate) fn new(types: FieldTypes<'a>, bytes: &'a [u8]) -> Self {
         Fields { types, at: 0, rest: Reader::new(bytes) }
+    }
+
+    /// What was not read yet.
+    pub(crate) fn rest(&self) -> &'a [u8] {
+        self.rest.rest()
     }
 }
 

@@ -16,12 +16,14 @@ use trace::encode::wire::HEADER_BYTES;
 use trace::encode::wire::Header;
 
 use crate::batch::Batch;
+use crate::clock::Near;
 use crate::error::Damage;
 use crate::open::Open;
 use crate::open::OpenSpan;
 use crate::scan;
 use crate::shape;
 use crate::shape::Action;
+use crate::shape::Slot;
 use crate::tables::Session;
 
 /// A batch of events that waits for its turn.
@@ -39,7 +41,8 @@ struct Held {
 /// A lane of a thread.
 #[derive(Debug)]
 struct Stream {
-    thread: u32,
+    track: u32,
+    rank: u64,
     queue: VecDeque<Held>,
     held: Held,
     /// The next event: where it begins, its fields and its end in the body.
@@ -47,47 +50,79 @@ struct Stream {
     fields: usize,
     end: usize,
     kind: u64,
-    action: Action,
+    slot: Slot,
     ticks: u64,
     /// Whether there is a next event.
     ready: bool,
 }
 
-/// The winner of each pair; leaves from the middle on. A key is ticks, thread, lane and stream, from
-/// the highest bit down.
-#[derive(Debug, Default)]
-struct Tournament {
-    nodes: Vec<u128>,
+/// When a stream's next event is, and which stream: thread, lane and index from the highest bit
+/// down, so that equal times have an order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Key {
+    ticks: u64,
+    rank: u64,
 }
 
-const NOBODY: u128 = u128::MAX;
+/// The key of a stream without a next event.
+const NOBODY: Key = Key { ticks: u64::MAX, rank: u64::MAX };
+
+impl Key {
+    #[inline(always)]
+    fn is_before(self, other: Key) -> bool {
+        let whole = |k: Key| u128::from(k.ticks) << 64 | u128::from(k.rank);
+        whole(self) < whole(other)
+    }
+
+    /// The earlier of two. Which one that is cannot be predicted, so it must not be a branch.
+    #[inline(always)]
+    fn min(self, other: Key) -> Key {
+        let first = self.is_before(other);
+        Key {
+            ticks: std::hint::select_unpredictable(first, self.ticks, other.ticks),
+            rank: std::hint::select_unpredictable(first, self.rank, other.rank),
+        }
+    }
+
+    #[inline(always)]
+    fn stream(self) -> usize {
+        (self.rank & 0x7fff_ffff) as usize
+    }
+}
+
+/// The winner of each pair; leaves from the middle on.
+#[derive(Debug, Default)]
+struct Tournament {
+    nodes: Vec<Key>,
+}
 
 impl Tournament {
     fn leaves(&self) -> usize {
         self.nodes.len() / 2
     }
 
-    fn winner(&self) -> u128 {
+    #[inline(always)]
+    fn winner(&self) -> Key {
         self.nodes.get(1).copied().unwrap_or(NOBODY)
     }
 
-    /// Puts a stream's next event in; gives the best of all others.
-    #[inline]
-    fn set(&mut self, stream: usize, key: u128) -> u128 {
+    /// Puts a stream's next event in; gives the winner and the best of all other streams.
+    #[inline(always)]
+    fn set(&mut self, stream: usize, key: Key) -> (Key, Key) {
         let mut at = self.leaves() + stream;
         let (mut best, mut others) = (key, NOBODY);
-        while at > 1 {
-            let Some(node) = self.nodes.get_mut(at) else { break };
-            *node = best;
-            let other = self.nodes.get(at ^ 1).copied().unwrap_or(NOBODY);
+        let nodes = &mut self.nodes[..];
+        while at > 1 && at < nodes.len() {
+            nodes[at] = best;
+            let other = nodes.get(at ^ 1).copied().unwrap_or(NOBODY);
             others = others.min(other);
             best = best.min(other);
             at /= 2;
         }
-        if let Some(root) = self.nodes.get_mut(1) {
+        if let Some(root) = nodes.get_mut(1) {
             *root = best;
         }
-        others
+        (best, others)
     }
 
     /// Makes room for one more stream.
@@ -105,6 +140,9 @@ impl Tournament {
         self.nodes = nodes;
     }
 }
+
+/// Before every other key: it has no stream.
+const FIRST: Key = Key { ticks: 0, rank: 0 };
 
 /// An event that is to be given out now.
 #[derive(Clone, Copy, Debug)]
@@ -124,6 +162,7 @@ pub(crate) struct Current<'a> {
     pub(crate) lane: u8,
     pub(crate) tables: u32,
     pub(crate) kind: u64,
+    pub(crate) slot: Slot,
     pub(crate) ticks: u64,
     /// From the fields to the end of the batch.
     pub(crate) fields: &'a [u8],
@@ -144,13 +183,13 @@ pub(crate) struct Merge {
     tracks: Vec<ThreadTrack>,
     by_thread: HashMap<u32, u32>,
     /// The key of the event to give out next. What the tournament has of its stream may be older.
-    lead: u128,
-    /// The best of all streams but the leading one; 0 where that is not known.
-    others: u128,
+    lead: Key,
+    /// The best of all streams but the leading one; [`FIRST`] where that is not known.
+    others: Key,
     /// The latest time given out.
     given: u64,
     held_bytes: usize,
-    near: usize,
+    near: Near,
     spare: Vec<Vec<u8>>,
     pub(crate) damages: VecDeque<Damage>,
 }
@@ -178,7 +217,7 @@ impl Stream {
         self.fields = self.at + head.fields as usize;
         self.end = self.at + len;
         self.kind = head.kind;
-        self.action = head.slot.action;
+        self.slot = head.slot;
         self.ticks = self.ticks.saturating_add(head.delta);
         self.ready = true;
     }
@@ -209,9 +248,9 @@ impl Stream {
         old.body
     }
 
-    fn key(&self, index: usize) -> u128 {
-        let rank = u64::from(self.held.thread) << 1 | u64::from(self.held.lane & 1);
-        u128::from(self.ticks) << 64 | u128::from(rank) << 31 | index as u128
+    #[inline(always)]
+    fn key(&self) -> Key {
+        Key { ticks: self.ticks, rank: self.rank }
     }
 }
 
@@ -224,10 +263,10 @@ impl Default for Merge {
             tracks: Vec::new(),
             by_thread: HashMap::new(),
             lead: NOBODY,
-            others: 0,
+            others: FIRST,
             given: 0,
             held_bytes: 0,
-            near: 0,
+            near: Near::default(),
             spare: Vec::new(),
             damages: VecDeque::new(),
         }
@@ -238,6 +277,11 @@ impl Merge {
     /// Bytes of batches that wait.
     pub(crate) fn held_bytes(&self) -> usize {
         self.held_bytes
+    }
+
+    /// Says that the clock has new snapshots.
+    pub(crate) fn clock_changed(&mut self) {
+        self.near = Near::default();
     }
 
     /// Takes a batch of events.
@@ -259,11 +303,10 @@ impl Merge {
             }
         }
         if self.lead != NOBODY {
-            self.tournament.set(stream_of(self.lead), self.lead);
+            self.tournament.set(self.lead.stream(), self.lead);
         }
         let key = self.next_key(session, index);
-        self.tournament.set(index, key);
-        (self.lead, self.others) = (self.tournament.winner(), 0);
+        (self.lead, self.others) = (self.tournament.set(index, key).0, FIRST);
     }
 
     fn hold(&mut self, batch: &Batch<'_>, tables: u32) -> Held {
@@ -291,21 +334,22 @@ impl Merge {
             return *index as usize;
         }
         let tracks = &mut self.tracks;
-        let thread = *self.by_thread.entry(h.thread).or_insert_with(|| {
+        let track = *self.by_thread.entry(h.thread).or_insert_with(|| {
             tracks.push(ThreadTrack::default());
             tracks.len() as u32 - 1
         });
         let index = self.streams.len();
         self.by_lane.insert((h.thread, h.lane), index as u32);
         self.streams.push(Stream {
-            thread,
+            track,
+            rank: u64::from(h.thread) << 32 | u64::from(h.lane & 1) << 31 | index as u64,
             queue: VecDeque::new(),
             held: Held::default(),
             at: 0,
             fields: 0,
             end: 0,
             kind: 0,
-            action: Action::None,
+            slot: Slot::UNKNOWN,
             ticks: 0,
             ready: false,
         });
@@ -316,36 +360,38 @@ impl Merge {
     /// Goes on from the event that was given out last, which is of the leading stream.
     #[inline]
     pub(crate) fn advance(&mut self, session: &Session) {
-        let index = stream_of(self.lead);
+        let index = self.lead.stream();
         let key = self.next_key(session, index);
-        if key < self.others {
+        if key.is_before(self.others) {
             self.lead = key;
             return;
         }
-        self.others = self.tournament.set(index, key);
-        self.lead = self.tournament.winner();
-        if self.lead != key {
-            self.others = 0;
-        }
+        let (winner, others) = self.tournament.set(index, key);
+        self.lead = winner;
+        let first = winner.rank == key.rank;
+        self.others = Key {
+            ticks: std::hint::select_unpredictable(first, others.ticks, FIRST.ticks),
+            rank: std::hint::select_unpredictable(first, others.rank, FIRST.rank),
+        };
     }
 
     /// The key of the stream's next event.
     #[inline]
-    fn next_key(&mut self, session: &Session, index: usize) -> u128 {
+    fn next_key(&mut self, session: &Session, index: usize) -> Key {
         let Some(stream) = self.streams.get_mut(index) else { return NOBODY };
         stream.at = stream.end;
         if stream.quick(session) {
-            return stream.key(index);
+            return stream.key();
         }
         self.next_key_slow(session, index)
     }
 
     #[inline(never)]
-    fn next_key_slow(&mut self, session: &Session, index: usize) -> u128 {
+    fn next_key_slow(&mut self, session: &Session, index: usize) -> Key {
         let Some(stream) = self.streams.get_mut(index) else { return NOBODY };
         loop {
             if stream.at < stream.held.body.len() {
-                let Some(damage) = stream.slow(session) else { return stream.key(index) };
+                let Some(damage) = stream.slow(session) else { return stream.key() };
                 self.damages.push_back(damage);
             }
             let body = stream.next_batch();
@@ -357,22 +403,22 @@ impl Merge {
                 return NOBODY;
             }
             if stream.quick(session) {
-                return stream.key(index);
+                return stream.key();
             }
         }
     }
 
     /// The time of the event to give out next.
     pub(crate) fn next_ticks(&self) -> Option<u64> {
-        (self.lead != NOBODY).then_some((self.lead >> 64) as u64)
+        (self.lead.rank != NOBODY.rank).then_some(self.lead.ticks)
     }
 
     /// Gives out the next event: what it does to its thread is taken in.
     #[inline]
     pub(crate) fn pick(&mut self, session: &mut Session) -> Option<Picked> {
-        let index = stream_of(self.lead);
+        let index = self.lead.stream();
         let stream = self.streams.get(index)?;
-        let track = self.tracks.get_mut(stream.thread as usize)?;
+        let track = self.tracks.get_mut(stream.track as usize)?;
         let ticks = stream.ticks;
         let ts_ns = session.clock().ns_near(ticks, &mut self.near).max(track.last_ns);
         track.last_ns = ts_ns;
@@ -380,7 +426,7 @@ impl Merge {
         self.given = self.given.max(ticks);
         session.totals.events += 1;
         let (depth, task) = (track.open.depth(), track.open.task());
-        let ended = match stream.action {
+        let ended = match stream.slot.action {
             Action::None => None,
             action => {
                 let fields = stream.held.body.get(stream.fields..).unwrap_or_default();
@@ -393,19 +439,16 @@ impl Merge {
     /// The event that was picked.
     #[inline]
     pub(crate) fn current(&self) -> Option<Current<'_>> {
-        let stream = self.streams.get(stream_of(self.lead))?;
+        let stream = self.streams.get(self.lead.stream())?;
         Some(Current {
             offset: stream.held.offset + (HEADER_BYTES + stream.at) as u64,
             thread: stream.held.thread,
             lane: stream.held.lane,
             tables: stream.held.tables,
             kind: stream.kind,
+            slot: stream.slot,
             ticks: stream.ticks,
             fields: stream.held.body.get(stream.fields..)?,
         })
     }
-}
-
-fn stream_of(key: u128) -> usize {
-    (key & 0x7fff_ffff) as usize
 }

@@ -241,6 +241,7 @@ impl Tables {
         self.site_of(self.slot(kind))
     }
 
+    #[inline]
     pub(crate) fn site_of(&self, slot: Slot) -> Option<&Site> {
         self.sites.get((slot.steps as usize).checked_sub(1)?).map(|s| &**s)
     }
@@ -271,6 +272,7 @@ impl Tables {
         self.repeated
     }
 
+    #[inline]
     pub(crate) fn slots(&self) -> &[Slot] {
         &self.slots
     }
@@ -603,6 +605,7 @@ impl Session {
         self.tables_at(*self.epoch_index.get(&epoch)?)
     }
 
+    #[inline]
     pub(crate) fn tables_at(&self, index: u32) -> Option<&Tables> {
         self.epochs.get(index as usize)
     }

@@ -54,16 +54,17 @@ pub struct Body {
     pub count: u32,
     /// The sum of the deltas that were given to [`Body::site`] and [`Body::timed`].
     pub ticks: u64,
+    room: Vec<u8>,
 }
 
 impl Body {
     /// An event written by `write`, which gives `None` where it has no room.
     pub fn put(&mut self, write: impl FnOnce(&mut Writer<'_>) -> Option<()>) -> &mut Self {
-        let mut room = vec![0; BATCH_BYTES_MAX];
-        let mut w = Writer::new(&mut room);
+        self.room.resize(BATCH_BYTES_MAX, 0);
+        let mut w = Writer::new(&mut self.room);
         write(&mut w).expect("an event fits a batch");
         let len = w.len();
-        self.bytes.extend_from_slice(&room[..len]);
+        self.bytes.extend_from_slice(&self.room[..len]);
         self.count += 1;
         self
     }

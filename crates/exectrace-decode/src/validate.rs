@@ -1,0 +1,551 @@
+//! A second opinion: does what was decoded make sense?
+//!
+//! The validator shares the batch reader and the tables with the decoder, but neither the merge nor
+//! the fast steps: it reads every event by its fields and keeps accounts of its own.
+//!
+//! 1. It never stops at a problem; it keeps the first [`PROBLEMS_MAX`] and counts all.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::fmt;
+
+use trace::encode::field::Reader;
+use trace::encode::schema;
+use trace::encode::schema::Class;
+use trace::encode::schema::Kind;
+use trace::encode::wire::BatchKind;
+use trace::encode::wire::FLAG_LATE;
+use trace::encode::wire::HEADER_BYTES;
+use trace::encode::wire::Header;
+use trace::encode::wire::KIND_DYNAMIC;
+
+use crate::batch::Batch;
+use crate::error::Error;
+use crate::event::FieldTypes;
+use crate::event::Fields;
+use crate::event::Structural;
+use crate::event::Value;
+use crate::source::Source;
+use crate::source::Unit;
+use crate::structural;
+use crate::tables::Session;
+use crate::tables::Tables;
+
+/// Most problems that are kept. 1,000: more than anyone reads, less than memory notices.
+pub const PROBLEMS_MAX: usize = 1000;
+
+/// Open spans of a thread beyond this many are counted, not compared.
+const SPANS_MAX: usize = 4096;
+
+/// Something that does not make sense.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Where in the input: the batch or event concerned.
+    pub offset: u64,
+    /// What sort of problem it is.
+    pub what: What,
+    /// In words.
+    pub text: String,
+}
+
+/// What sort of [`Problem`] it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum What {
+    /// Bytes were skipped.
+    Damage,
+    /// A batch is missing or stands twice.
+    Sequence,
+    /// A time goes back within a thread, or beyond the header's last time.
+    Time,
+    /// A batch has another number of events than its header says.
+    Count,
+    /// An id is used that nothing before it defines.
+    Undefined,
+    /// An id or a kind is defined twice, or other than the format has it.
+    Definition,
+    /// Open spans disagree with a `State` event, or more of them end than began.
+    Spans,
+    /// The counts of the session's end do not agree with what was decoded.
+    End,
+    /// The session has no beginning or no end, or one of its batches a wrong place.
+    Session,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "offset {}: {}", self.offset, self.text)
+    }
+}
+
+/// What is known of a thread.
+#[derive(Debug, Default)]
+struct ThreadAccount {
+    spans: Vec<u64>,
+    deeper: u64,
+    task: u64,
+    /// Whether the account began at the thread's start or at a `State` event.
+    known: bool,
+}
+
+/// What is known of a lane of a thread.
+#[derive(Debug, Default)]
+struct LaneAccount {
+    next_sequence: u64,
+    missing: BTreeSet<u32>,
+    last_ticks: u64,
+}
+
+/// The accounts of one session.
+#[derive(Debug, Default)]
+struct Accounts {
+    threads: BTreeMap<u32, ThreadAccount>,
+    lanes: BTreeMap<(u32, u8), LaneAccount>,
+    events: u64,
+    batches: u64,
+    generations: u64,
+    ended_at: Option<u64>,
+}
+
+/// The list of problems, bounded.
+#[derive(Debug, Default)]
+struct Problems {
+    kept: Vec<Problem>,
+    total: u64,
+    by_what: BTreeMap<What, u64>,
+}
+
+impl Problems {
+    fn add(&mut self, offset: u64, what: What, text: impl FnOnce() -> String) {
+        self.total += 1;
+        *self.by_what.entry(what).or_default() += 1;
+        if self.kept.len() < PROBLEMS_MAX {
+            self.kept.push(Problem { offset, what, text: text() });
+        }
+    }
+}
+
+/// Checks a trace. Push all of it, then call [`Validate::finish`].
+#[derive(Debug, Default)]
+pub struct Validate {
+    source: Source,
+    session: Option<Session>,
+    accounts: Accounts,
+    problems: Problems,
+    events: u64,
+}
+
+impl Validate {
+    /// A check of an input from its start.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes the next bytes of the input.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.source.push(bytes);
+        self.work()
+    }
+
+    /// Says that the input ends here.
+    pub fn finish(&mut self) -> Result<(), Error> {
+        self.source.finish();
+        self.work()
+    }
+
+    /// The first problems.
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems.kept
+    }
+
+    /// How many problems there are.
+    pub fn problems_total(&self) -> u64 {
+        self.problems.total
+    }
+
+    /// How many problems of a sort there are.
+    pub fn count(&self, what: What) -> u64 {
+        self.problems.by_what.get(&what).copied().unwrap_or(0)
+    }
+
+    /// How many timed events were looked at.
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+
+    fn work(&mut self) -> Result<(), Error> {
+        while let Some(unit) = self.source.next()? {
+            match unit {
+                Unit::Damage(damage) => {
+                    self.problems.add(damage.offset, What::Damage, || damage.to_string());
+                }
+                Unit::Begin { id, offset, first_ticks } => {
+                    self.session = Some(Session::new(id, offset, first_ticks));
+                    self.accounts = Accounts::default();
+                }
+                Unit::Batch(held) => {
+                    let batch = self.source.view(&held);
+                    let Some(session) = &mut self.session else { continue };
+                    let mut look = Look {
+                        accounts: &mut self.accounts,
+                        problems: &mut self.problems,
+                        offset: batch.offset,
+                    };
+                    self.events += look.batch(session, &batch);
+                    if session.end().is_some() {
+                        self.source.close();
+                    }
+                }
+                Unit::End => self.end_session(),
+            }
+        }
+        Ok(())
+    }
+
+    fn end_session(&mut self) {
+        let Some(session) = self.session.take() else { return };
+        let (a, p) = (&self.accounts, &mut self.problems);
+        for (&(thread, lane), l) in &a.lanes {
+            for sequence in &l.missing {
+                p.add(session.offset(), What::Sequence, || {
+                    format!("batch {sequence} of thread {thread}, lane {lane} is missing")
+                });
+            }
+        }
+        if session.info().is_none() {
+            p.add(session.offset(), What::Session, || {
+                "the session's first batch is missing".into()
+            });
+        }
+        let Some(end) = session.end() else {
+            p.add(session.offset(), What::Session, || "the session has no end".into());
+            return;
+        };
+        for (name, said, found) in [
+            ("events", end.events, a.events),
+            ("lost", end.lost, session.lost()),
+            ("batches", end.batches, a.batches),
+            ("generations", end.generations, a.generations),
+        ] {
+            if said != found {
+                p.add(a.ended_at.unwrap_or(0), What::End, || {
+                    format!("the end says {said} {name}, the trace has {found}")
+                });
+            }
+        }
+    }
+}
+
+/// A look at one batch.
+struct Look<'a> {
+    accounts: &'a mut Accounts,
+    problems: &'a mut Problems,
+    /// Where the batch or the event concerned begins.
+    offset: u64,
+}
+
+impl Look<'_> {
+    fn problem(&mut self, what: What, text: impl FnOnce() -> String) {
+        self.problems.add(self.offset, what, text);
+    }
+
+    /// Gives the number of timed events.
+    fn batch(&mut self, session: &mut Session, batch: &Batch<'_>) -> u64 {
+        let h = &batch.header;
+        self.accounts.batches += 1;
+        if self.accounts.ended_at.is_some() {
+            self.problem(What::Session, || "a batch after the session's end".into());
+        }
+        self.sequence(h);
+        let events = match BatchKind::from_u8(h.kind) {
+            None => return 0,
+            Some(BatchKind::Events) => self.timed_batch(session, batch),
+            Some(_) => self.structural_batch(session, batch),
+        };
+        self.offset = batch.offset;
+        if events != u64::from(h.count) {
+            self.problem(What::Count, || {
+                format!("the header says {} events, the batch has {events}", h.count)
+            });
+        }
+        match h.kind == BatchKind::Events as u8 {
+            true => {
+                self.accounts.events += events;
+                events
+            }
+            false => 0,
+        }
+    }
+
+    fn sequence(&mut self, h: &Header) {
+        let (thread, lane, sequence) = (h.thread, h.lane, h.sequence);
+        let account = self.accounts.lanes.entry((thread, lane)).or_default();
+        let (next, late) = (account.next_sequence, h.flags & FLAG_LATE != 0);
+        // A gap as large as an input may claim is one problem, not a list of four billion.
+        let near = u64::from(sequence).saturating_sub(next) < 4096 && account.missing.len() < 4096;
+        match u64::from(sequence) {
+            s if s == next => account.next_sequence += 1,
+            s if s > next => {
+                if near {
+                    account.missing.extend(next as u32..sequence);
+                }
+                account.next_sequence = s + 1;
+                if !near {
+                    self.problem(What::Sequence, || {
+                        format!("thread {thread}, lane {lane} goes from batch {next} to {s}")
+                    });
+                }
+            }
+            _ => {
+                let was_missing = account.missing.remove(&sequence);
+                if !was_missing || !(late || thread == 0) {
+                    self.problem(What::Sequence, || {
+                        format!(
+                            "batch {sequence} of thread {thread}, lane {lane} stands after {next}"
+                        )
+                    });
+                }
+            }
+        }
+    }
+
+    fn structural_batch(&mut self, session: &mut Session, batch: &Batch<'_>) -> u64 {
+        let (body, epoch) = (batch.body(), batch.header.epoch);
+        let (mut at, mut events) = (0, 0);
+        while let Some(rest) = body.get(at..).filter(|r| !r.is_empty()) {
+            self.offset = batch.offset + (HEADER_BYTES + at) as u64;
+            let read = structural::read(session, rest);
+            let len = match read {
+                Ok((event, len)) => {
+                    self.structural(session, &batch.header, events, &event);
+                    len
+                }
+                Err(kind) => {
+                    self.problem(What::Damage, || kind.to_string());
+                    return events;
+                }
+            };
+            if structural::apply(session, epoch, rest).is_err() {
+                return events;
+            }
+            at += len;
+            events += 1;
+        }
+        events
+    }
+
+    fn structural(&mut self, session: &Session, h: &Header, at: u64, event: &Structural<'_>) {
+        let tables = session.tables(h.epoch);
+        match event {
+            Structural::Session(_) if at > 0 || h.kind != BatchKind::Session as u8 => {
+                self.problem(What::Session, || "a session begins within a batch".into());
+            }
+            Structural::Schema(s) => self.schema(s),
+            Structural::String(s) if tables.is_some_and(|t| t.string(s.id).is_some()) => {
+                self.problem(What::Definition, || format!("string {} is defined twice", s.id));
+            }
+            Structural::Stack(s) if tables.is_some_and(|t| t.stack(s.id).is_some()) => {
+                self.problem(What::Definition, || format!("stack {} is defined twice", s.id));
+            }
+            Structural::Site(s) => self.site(tables, s),
+            Structural::GenerationEnd(_) => self.accounts.generations += 1,
+            Structural::End(_) => self.accounts.ended_at = Some(self.offset),
+            _ => {}
+        }
+    }
+
+    fn schema(&mut self, s: &schema::Schema<'_>) {
+        let Some(ours) = crate::shape::spec(s.kind) else { return };
+        let theirs = s.fields.iter().map(|f| (f.0.bytes, f.1));
+        let same = theirs.eq(ours.fields.iter().map(|f| (f.0.as_bytes(), f.1)));
+        if !same || s.name.bytes != ours.name.as_bytes() || s.phase != ours.phase.code() {
+            self.problem(What::Definition, || {
+                format!(
+                    "the schema has kind {} other than the format, where it is {}",
+                    s.kind, ours.name
+                )
+            });
+        }
+    }
+
+    fn site(&mut self, tables: Option<&Tables>, s: &schema::Site<'_>) {
+        if s.kind < KIND_DYNAMIC || tables.is_some_and(|t| t.site(s.kind).is_some()) {
+            self.problem(What::Definition, || {
+                format!("site {} is defined twice or static", s.kind)
+            });
+        }
+        for id in [s.name, s.module, s.file] {
+            self.defined("string", id, tables.is_some_and(|t| t.string(id).is_some()));
+        }
+        let implicit: &[&[u8]] = match Class::from_u64(s.class) {
+            Some(Class::Counter) => &[b"value"],
+            Some(Class::Log) => &[b"text"],
+            Some(Class::Task) => &[b"task", b"parent"],
+            _ => &[],
+        };
+        let names: Vec<&[u8]> = s.fields.iter().take(4).map(|f| f.0.bytes).collect();
+        let skip = usize::from(s.flags & 2 != 0 && s.class != Class::Task as u64);
+        if !names.get(skip..).is_some_and(|n| n.starts_with(implicit)) {
+            self.problem(What::Definition, || {
+                format!("site {} lacks a field that its class has", s.kind)
+            });
+        }
+    }
+
+    fn defined(&mut self, table: &str, id: u64, found: bool) {
+        if id != 0 && !found {
+            self.problem(What::Undefined, || format!("nothing defines {table} {id}"));
+        }
+    }
+
+    fn timed_batch(&mut self, session: &mut Session, batch: &Batch<'_>) -> u64 {
+        let (h, body) = (&batch.header, batch.body());
+        let index = session.epoch(h.epoch);
+        let Some(tables) = session.tables_at(index) else { return 0 };
+        let (mut at, mut events, mut ticks) = (0, 0, h.first_ticks);
+        if h.flags & FLAG_LATE == 0 {
+            let last = self.accounts.lanes.entry((h.thread, h.lane)).or_default().last_ticks;
+            if ticks < last {
+                self.problem(What::Time, || format!("begins at {ticks}, after {last}"));
+            }
+        }
+        if h.thread == 0 || session.thread(u64::from(h.thread)).is_none() {
+            self.defined("thread", u64::from(h.thread).max(1), false);
+        }
+        while let Some(rest) = body.get(at..).filter(|r| !r.is_empty()) {
+            self.offset = batch.offset + (HEADER_BYTES + at) as u64;
+            let (delta, len) = match self.timed(session, tables, h.thread, rest) {
+                Ok(found) => found,
+                Err(text) => {
+                    self.problem(What::Damage, || text);
+                    break;
+                }
+            };
+            match ticks.checked_add(delta) {
+                Some(sum) => ticks = sum,
+                None => self.problem(What::Time, || "the time passes 2^64".into()),
+            }
+            at += len;
+            events += 1;
+        }
+        self.offset = batch.offset;
+        if h.last_ticks != 0 && ticks > h.last_ticks {
+            let last = h.last_ticks;
+            self.problem(What::Time, || format!("its last event is at {ticks}, after {last}"));
+        }
+        let account = self.accounts.lanes.entry((h.thread, h.lane)).or_default();
+        account.last_ticks = account.last_ticks.max(ticks);
+        events
+    }
+
+    /// Looks at a timed event; gives its delta and length.
+    fn timed(
+        &mut self,
+        session: &Session,
+        tables: &Tables,
+        thread: u32,
+        rest: &[u8],
+    ) -> Result<(u64, usize), String> {
+        let mut r = Reader::new(rest);
+        let cut = || "an event is cut off".to_string();
+        let kind = r.varint().ok_or_else(cut)?;
+        let delta = r.varint().ok_or_else(cut)?;
+        let types = match (tables.site(kind), crate::shape::timed_spec(kind)) {
+            (Some(site), _) => site.types(),
+            (None, Some(_)) => FieldTypes::of_static(kind),
+            (None, None) => match session.schema(kind).filter(|d| d.phase > 0) {
+                Some(def) => FieldTypes::Defined(&def.fields),
+                None => return Err(format!("nothing describes kind {kind}")),
+            },
+        };
+        let mut fields = Fields::new(types, r.rest());
+        let mut values = 0;
+        for (_, value) in fields.by_ref() {
+            values += 1;
+            self.value(session, tables, value);
+        }
+        if values != types.len() {
+            return Err(format!("field {values} of an event of kind {kind} is cut off"));
+        }
+        let bytes = &r.rest()[..r.rest().len() - fields.rest().len()];
+        self.effect(tables, thread, kind, bytes);
+        Ok((delta, rest.len() - fields.rest().len()))
+    }
+
+    fn value(&mut self, session: &Session, tables: &Tables, value: Value<'_>) {
+        match value {
+            Value::String(id) => self.defined("string", id, tables.string(id).is_some()),
+            Value::Stack(id) => self.defined("stack", id, tables.stack(id).is_some()),
+            Value::Thread(id) => self.defined("thread", id, session.thread(id).is_some()),
+            Value::Kind(kind) if kind >= KIND_DYNAMIC => {
+                self.defined("site", kind, tables.site(kind).is_some());
+            }
+            _ => {}
+        }
+    }
+
+    /// What the event does to its thread.
+    fn effect(&mut self, tables: &Tables, thread: u32, kind: u64, fields: &[u8]) {
+        let mut r = Reader::new(fields);
+        let site = tables.site(kind).and_then(|s| s.class());
+        let t = self.accounts.threads.entry(thread).or_default();
+        let mut wrong = None;
+        match (Kind::from_u64(kind), site) {
+            (_, Some(Class::Span)) if t.spans.len() < SPANS_MAX && t.deeper == 0 => {
+                t.spans.push(kind);
+            }
+            (_, Some(Class::Span)) => t.deeper += 1,
+            (Some(Kind::ThreadStart), _) => t.known = true,
+            (Some(Kind::SpanEnd), _) => {
+                let ended = match t.deeper.checked_sub(1) {
+                    Some(fewer) => {
+                        t.deeper = fewer;
+                        true
+                    }
+                    None => t.spans.pop().is_some(),
+                };
+                if !ended && t.known {
+                    wrong = Some("a span ends where none is open".to_string());
+                }
+            }
+            (Some(Kind::SpanEndAt), _) => wrong = end_at(t, r.varint().unwrap_or(0)),
+            (Some(Kind::State), _) => wrong = state(t, &mut r),
+            (Some(Kind::TaskSwitch), _) => t.task = r.varint().unwrap_or(0),
+            _ => {}
+        }
+        if let Some(text) = wrong {
+            self.problem(What::Spans, || text);
+        }
+    }
+}
+
+fn end_at(t: &mut ThreadAccount, depth: u64) -> Option<String> {
+    let open = t.spans.len() as u64;
+    if depth < open {
+        t.spans.remove(depth as usize);
+        return None;
+    }
+    if t.deeper > 0 {
+        t.deeper -= 1;
+        return None;
+    }
+    t.known.then(|| format!("span {depth} ends where {open} are open"))
+}
+
+/// Compares a thread's account with what the trace says of it, which holds from here on.
+fn state(t: &mut ThreadAccount, r: &mut Reader<'_>) -> Option<String> {
+    let (task, spans, deeper) = (r.varint()?, r.list()?, r.varint()?);
+    let said = spans.len().saturating_add(deeper);
+    let counted = t.deeper.saturating_add(t.spans.len() as u64);
+    let same = spans.iter().zip(&t.spans).all(|(a, b)| a == *b);
+    let wrong = match t.known {
+        true if said != counted => Some(format!("{said} spans are open, {counted} had begun")),
+        true if !same => Some("other spans are open than those that began".into()),
+        true if task != t.task => Some(format!("works for task {task}, not for {}", t.task)),
+        _ => None,
+    };
+    t.spans = spans.iter().take(SPANS_MAX).collect();
+    t.deeper = said.saturating_sub(t.spans.len() as u64);
+    (t.task, t.known) = (task, true);
+    wrong
+}
