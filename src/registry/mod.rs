@@ -95,6 +95,8 @@ pub fn prepare(
                 return Err(Prepare::Elsewhere);
             }
             if SWITCH.canary.load(Relaxed) == 0 {
+                // After a fork without handlers the thread still holds what is replaced here.
+                local::with(Local::detach);
                 m.renew().map_err(Prepare::Mapping)?;
             }
             m
@@ -149,6 +151,17 @@ pub fn register(l: &Local, m: &Mapping, now: u64) -> Result<(), Cause> {
         return Err(Cause::Unregistered);
     }
     l.set(local::REGISTERS, true);
+    crate::sync::compiler_fence(crate::sync::Ordering::SeqCst);
+    if l.registered() {
+        // A handler has done it just before the flag was set.
+        l.set(local::REGISTERS, false);
+        return Ok(());
+    }
+    if is_vfork_child(m) {
+        // The record would bear the number of a thread that is about to end.
+        l.set(local::REGISTERS, false);
+        return Err(Cause::Unregistered);
+    }
     let taken = m.take_record();
     if let Some((index, r)) = taken {
         fill(l, m, r, now);
@@ -220,6 +233,20 @@ pub fn hand_over(m: &Mapping, taken: Option<gate::Tagged>) {
     if m.front().queue.0.push(m, buffer) {
         m.ring();
     }
+}
+
+/// Frees the records of threads that have ended since the last session: what they hold and lost is
+/// not the next one's. The gate is shut.
+pub fn forget_ended(m: &Mapping) {
+    m.take_ended(|index, r| {
+        if let Some((_, buffer)) = gate::take_slot(&r.slot, u32::MAX) {
+            m.push_free(buffer);
+        }
+        r.thread.store(0, Relaxed);
+        // Release: pairs with the Acquire of whoever takes the record.
+        r.state.store(record::FREE, Release);
+        m.free_record(index);
+    });
 }
 
 /// All records in use, as the controller sees them.

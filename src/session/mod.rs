@@ -246,10 +246,14 @@ fn prepare_mapping(
         Overflow::Wait { at_most } => at_most.as_nanos().clamp(1, u128::from(u64::MAX)) as u64,
     };
     emit::WAIT_NS.store(wait, Relaxed);
-    for (_, r) in registry::live(m) {
+    registry::forget_ended(m);
+    for (_, r) in m.records() {
+        // Of threads that are just ending too: they belong to no session yet.
         r.reset_loss();
         r.depth.store(0, Relaxed);
         r.task.store(0, Relaxed);
+    }
+    for (_, r) in registry::live(m) {
         registry::define_thread(m, r, "");
     }
     Ok(())

@@ -18,6 +18,7 @@ use crate::session::DONE;
 use crate::session::IDLE;
 use crate::session::Next;
 use crate::session::SHARED;
+use crate::session::STARTING;
 use crate::session::STOPPING;
 use crate::session::StopError;
 use crate::session::Summary;
@@ -88,6 +89,11 @@ fn run() {
     let Some(writer) = take_writer() else { return };
     let mut sink = Sink { writer, outcome: Outcome::default() };
     let Some(m) = registry::mapping() else { return };
+    // Until the gate is open: the controller must not turn it before, nor a request shut it.
+    // Acquire: pairs with the Release of `set_state`.
+    while registry::switch().state.load(Acquire) == STARTING {
+        std::thread::yield_now();
+    }
     loop {
         let next = {
             let mut shared = SHARED.lock();
