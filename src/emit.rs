@@ -44,6 +44,7 @@ use crate::sync::Ordering::Acquire;
 use crate::sync::Ordering::Relaxed;
 use crate::sync::Ordering::Release;
 use crate::sys;
+use crate::sys::thread::SignalStack;
 use crate::tables;
 
 /// What became of an event.
@@ -102,36 +103,35 @@ pub trait Emission {
 /// Emits an event while the switch is on.
 #[inline(always)]
 pub fn emit<E: Emission + Copy>(e: E) -> Outcome {
-    local::with(|l| {
-        let sp = sys::sp() as u64;
-        if l.busy().load(Relaxed) != 0 {
-            return cold(l, &{ e }, sp);
-        }
-        if !gate::enter(l.busy(), l.gate(), l.generation.get(), sp) {
-            return inside(l, &{ e }, sp);
-        }
-        let base = l.buffer.get();
-        // SAFETY: gate#3: the gate matched, so `base` is the buffer in this thread's slot.
-        let head = unsafe { &*base.cast::<Head>() };
-        let word = head.publish.load(Relaxed);
-        let at = word as u32 as usize;
-        let Some((kind, kind_len)) = e.kind(l) else { return inside(l, &{ e }, sp) };
-        if at > BATCH_BYTES_MAX - PREFIX_MAX - SLACK - e.len_max() {
-            return inside(l, &{ e }, sp);
-        }
-        let now = clock::raw() >> l.shift.get();
-        let delta = now.wrapping_sub(head.last_ticks.load(Relaxed));
-        if delta >= varint::PACK_LIMIT {
-            return inside(l, &{ e }, sp);
-        }
-        head.last_ticks.store(now, Relaxed);
-        // SAFETY: emit#2: room was just checked.
-        let end = unsafe { write(base.add(at), kind, kind_len, delta, &e) };
-        publish(head, word, base, end);
-        e.after(l);
-        gate::leave(l.busy());
-        Outcome::Recorded
-    })
+    let l = local::here();
+    let sp = sys::sp() as u64;
+    if l.busy().load(Relaxed) != 0 {
+        return cold(l, &{ e }, sp);
+    }
+    if !gate::enter(l.busy(), l.gate(), l.generation.get(), sp) {
+        return inside(l, &{ e }, sp);
+    }
+    let base = l.buffer.get();
+    // SAFETY: gate#3: the gate matched, so `base` is the buffer in this thread's slot.
+    let head = unsafe { &*base.cast::<Head>() };
+    let word = head.publish.load(Relaxed);
+    let at = word as u32 as usize;
+    let Some((kind, kind_len)) = e.kind(l) else { return inside(l, &{ e }, sp) };
+    if at > BATCH_BYTES_MAX - PREFIX_MAX - SLACK - e.len_max() {
+        return inside(l, &{ e }, sp);
+    }
+    let now = clock::raw() >> l.shift.get();
+    let delta = now.wrapping_sub(head.last_ticks.load(Relaxed));
+    if delta >= varint::PACK_LIMIT {
+        return inside(l, &{ e }, sp);
+    }
+    head.last_ticks.store(now, Relaxed);
+    // SAFETY: emit#2: room was just checked.
+    let end = unsafe { write(base.add(at), kind, kind_len, delta, &e) };
+    publish(head, word, base, end);
+    e.after(l);
+    gate::leave(l.busy());
+    Outcome::Recorded
 }
 
 /// Writes kind, delta and fields; returns the end.
@@ -189,7 +189,12 @@ fn cold(l: &Local, e: &dyn Emission, sp: u64) -> Outcome {
     }
     let Some(r) = l.record() else { return Outcome::Off };
     let outer = r.busy.load(Relaxed);
-    if outer != 0 && was_abandoned(l, outer, sp) {
+    if outer == 0 {
+        // A handler has registered the thread, which was seen without a record just before.
+        r.busy.store(sp, Relaxed);
+        return inside(l, e, sp);
+    }
+    if was_abandoned(l, outer as usize, sp as usize) {
         // The event that the thread was in was left by longjmp: what it had written beyond the
         // published position is overwritten by the next one.
         r.lose(Cause::Abandoned);
@@ -203,11 +208,20 @@ fn cold(l: &Local, e: &dyn Emission, sp: u64) -> Outcome {
 }
 
 /// Whether a thread that is seen inside the section with the stack pointer `outer` can no longer
-/// be there: both stack pointers are on the thread's own stack, and it now runs above that one.
-fn was_abandoned(l: &Local, outer: u64, sp: u64) -> bool {
-    let (low, top) = (l.stack_low.get() as u64, l.stack_top.get() as u64);
-    let own = low..top;
-    own.contains(&outer) && own.contains(&sp) && sp > outer
+/// be there: it now runs at or above that place on its own stack, or has left the signal stack.
+///
+/// Whatever interrupts an event runs below it, but on a signal stack, which may lie higher, even
+/// inside the thread's own.
+fn was_abandoned(l: &Local, outer: usize, sp: usize) -> bool {
+    if sp < outer && (l.stack_top.get() == 0 || on_own_stack(l, outer)) {
+        return false;
+    }
+    match sys::thread::signal_stack() {
+        SignalStack::Here => return false,
+        SignalStack::At { low, end } if (low..end).contains(&outer) => return true,
+        _ => {}
+    }
+    (on_own_stack(l, sp) || ask_stack(l, sp)) && on_own_stack(l, outer) && sp >= outer
 }
 
 /// Writes an event that interrupted another one of its thread to the side ring. Never waits, and
@@ -302,6 +316,11 @@ fn nested_write(l: &Local, m: &Mapping, r: &Record, e: &dyn Emission) -> Result<
 #[cold]
 #[inline(never)]
 fn inside(l: &Local, e: &dyn Emission, sp: u64) -> Outcome {
+    if !l.registered() {
+        // A fork in a handler took the record away under an event, whose end then wrote here.
+        l.detach();
+        return cold(l, e, sp);
+    }
     let fp = sys::fp();
     let mut waited = None;
     loop {
@@ -458,18 +477,27 @@ fn scaled_now(l: &Local) -> u64 {
 /// # Safety
 ///
 /// - `p` has room for `varint::LEN_MAX` bytes.
-#[inline]
+#[inline(always)]
 pub(crate) unsafe fn put_varint(p: *mut u8, v: u64) -> *mut u8 {
-    if v < varint::PACK_LIMIT {
-        let (word, len) = varint::pack(v);
-        // SAFETY: the caller has checked room for ten bytes.
-        unsafe { p.cast::<u64>().write_unaligned(word.to_le()) };
-        // SAFETY: as above.
-        return unsafe { p.add(len) };
+    if v >= varint::PACK_LIMIT {
+        // SAFETY: the caller's duty is the same.
+        return unsafe { put_long(p, v) };
     }
-    // SAFETY: as above; the bytes are overwritten and never read before.
-    let out = unsafe { std::slice::from_raw_parts_mut(p, varint::LEN_MAX) };
-    let len = varint::write(out, v).unwrap_or(0);
+    let (word, len) = varint::pack(v);
+    // SAFETY: the caller has checked room for ten bytes.
+    unsafe { p.cast::<u64>().write_unaligned(word.to_le()) };
+    // SAFETY: as above.
+    unsafe { p.add(len) }
+}
+
+/// The same for the values that do not fit a word.
+#[cold]
+#[inline(never)]
+unsafe fn put_long(p: *mut u8, v: u64) -> *mut u8 {
+    let mut bytes = [0u8; varint::LEN_MAX];
+    let len = varint::write(&mut bytes, v).unwrap_or(0);
+    // SAFETY: the caller has checked room for ten bytes.
+    unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), p, len) };
     // SAFETY: as above.
     unsafe { p.add(len) }
 }
@@ -664,10 +692,16 @@ fn find_stack(l: &Local, sp: usize) -> bool {
         return false;
     }
     l.stack_skip.set(STACK_SKIP);
+    let own = ask_stack(l, sp);
+    l.stack_skip.set(if own { 0 } else { STACK_SKIP });
+    own
+}
+
+/// Asks for the bounds of the thread's stack; whether they hold `sp`.
+fn ask_stack(l: &Local, sp: usize) -> bool {
     let Some(b) = sys::thread::stack_bounds() else { return false };
     l.stack_low.set(b.low);
     l.stack_top.set(b.top);
-    l.stack_skip.set(if on_own_stack(l, sp) { 0 } else { STACK_SKIP });
     on_own_stack(l, sp)
 }
 

@@ -9,6 +9,7 @@ use std::ptr;
 use crate::mapping::record::Record;
 use crate::sync::AtomicU32;
 use crate::sync::AtomicU64;
+use crate::sync::Ordering::Relaxed;
 
 /// Stands in for the record of a thread that has none: always busy, so that the one test of the
 /// hot path sends it to the cold one.
@@ -29,6 +30,8 @@ pub const REGISTERS: u32 = 8;
 pub const STARTS: u32 = 16;
 /// Events go through the cold path: fence mode, or a clock without a counter.
 pub const SLOW: u32 = 32;
+/// The thread holds the lock of the session's controller, or waits for it.
+pub const CONTROLS: u32 = 64;
 
 /// A generation that the gate never shows, so that the hot path never goes on.
 pub const NEVER: u32 = u32::MAX;
@@ -51,7 +54,7 @@ pub struct Local {
     /// Ordinal of the session in which the thread last took a buffer.
     pub session: Cell<u32>,
     /// Flags: `MUTED`, ...
-    pub flags: Cell<u32>,
+    pub flags: AtomicU32,
     /// The record; null without one.
     pub record: Cell<*const Record>,
     /// Generation of the buffer also where `generation` says `NEVER`; 0 without a buffer.
@@ -90,7 +93,7 @@ impl Local {
             generation: Cell::new(NEVER),
             shift: Cell::new(0),
             session: Cell::new(0),
-            flags: Cell::new(0),
+            flags: AtomicU32::new(0),
             record: Cell::new(ptr::null()),
             holds: Cell::new(0),
             index: Cell::new(0),
@@ -137,13 +140,15 @@ impl Local {
     /// Whether this flag is set.
     #[inline]
     pub fn has(&self, flag: u32) -> bool {
-        self.flags.get() & flag != 0
+        self.flags.load(Relaxed) & flag != 0
     }
 
-    /// Sets or clears a flag.
+    /// Sets or clears a flag; by one instruction, since a handler may change another flag.
     pub fn set(&self, flag: u32, on: bool) {
-        let f = self.flags.get();
-        self.flags.set(if on { f | flag } else { f & !flag });
+        match on {
+            true => self.flags.fetch_or(flag, Relaxed),
+            false => self.flags.fetch_and(!flag, Relaxed),
+        };
     }
 
     /// Joins the thread to a record.
@@ -162,6 +167,7 @@ impl Local {
 
     /// Parts the thread from its record.
     pub fn detach(&self) {
+        NOBODY.store(u64::MAX, Relaxed);
         self.busy.set(&raw const NOBODY);
         crate::sync::compiler_fence(crate::sync::Ordering::SeqCst);
         self.record.set(ptr::null());
@@ -183,10 +189,21 @@ thread_local! {
     static LOCAL: Local = const { Local::new() };
 }
 
-/// Runs `f` with the calling thread's state. One addition to the thread pointer in an executable.
+/// The calling thread's state. One addition to the thread pointer in an executable.
+///
+/// The reference is good while the thread runs, destructors included, and cannot leave it, since
+/// `Local` is not `Sync`.
+#[inline(always)]
+pub fn here() -> &'static Local {
+    let l = LOCAL.with(ptr::from_ref);
+    // SAFETY: without a destructor the state is there for as long as its thread runs.
+    unsafe { &*l }
+}
+
+/// Runs `f` with the calling thread's state.
 #[inline(always)]
 pub fn with<R>(f: impl FnOnce(&Local) -> R) -> R {
-    LOCAL.with(f)
+    f(here())
 }
 
 /// Holds a flag on the calling thread for as long as it lives.
