@@ -23,7 +23,6 @@ use std::time::Instant;
 
 use trace::Outcome;
 use trace_decode::Decoder;
-use trace_decode::Event;
 use trace_decode::Item;
 use trace_decode::Validate;
 use trace_decode::Value;
@@ -260,12 +259,8 @@ pub fn contents(bytes: &[u8]) -> Contents {
                     Some(n) => *n += 1,
                     None => drop(t.kinds.insert(name.to_owned(), 1)),
                 }
-                if let (Event::Site(site), Some(name)) = (e.event, e.name())
-                    && name.bytes == b"probe"
-                {
-                    let Some((_, Value::U64(n))) = site.fields().next() else {
-                        panic!("no number")
-                    };
+                if name == "instant" && e.name().is_some_and(|n| n.bytes == b"probe") {
+                    let Some((_, Value::U64(n))) = e.fields().next() else { panic!("no number") };
                     t.probes += 1;
                     t.sum = t.sum.wrapping_add(n);
                 }
