@@ -87,7 +87,7 @@ impl Key for Kept<'_> {
         self.bytes.len().div_ceil(8)
     }
 
-    fn equals(&self, words: &[AtomicU64]) -> bool {
+    unsafe fn equals(&self, words: &[AtomicU64]) -> bool {
         words.iter().zip(self.iter()).all(|(w, mine)| w.load(Relaxed) == mine)
     }
 

@@ -101,7 +101,10 @@ pub trait Key {
     /// How many words it has.
     fn words(&self) -> usize;
     /// Whether its words are these; they are as many.
-    fn equals(&self, words: &[AtomicU64]) -> bool;
+    ///
+    /// # Safety
+    /// * The words are those of an entry whose slot was seen (Acquire): they do not change.
+    unsafe fn equals(&self, words: &[AtomicU64]) -> bool;
     /// Stores its words; there is room for as many.
     fn store(&self, words: &[AtomicU64]);
 }
@@ -145,6 +148,9 @@ pub struct Table<'a> {
     entries_max: u32,
     growth: Growth,
 }
+
+/// The run of a hash ends: no key of it is in the table.
+struct End;
 
 /// What inserts change, away from what look-ups read.
 #[derive(Debug)]
@@ -193,27 +199,36 @@ impl<'a> Table<'a> {
     /// the key can not be kept. Lock-free, signal-safe, also within `define`.
     #[inline(always)]
     pub fn id<K: Key>(&self, key: &K, hash: u64, define: impl FnOnce(u32) -> bool) -> u32 {
-        match self.find(key, hash) {
-            Ok(id) => id,
-            Err(probe) => self.insert(key, hash, probe, define),
+        // Nearly always the first slot is the one.
+        if let Ok(Some(id)) = self.probe(key, hash, 0) {
+            return id;
+        }
+        self.find_or_insert(key, hash, define)
+    }
+
+    /// What a slot of the run says: `Err` where the run ends, `None` where it is of another key.
+    #[inline(always)]
+    fn probe<K: Key>(&self, key: &K, hash: u64, probe: usize) -> Result<Option<u32>, End> {
+        let slot = self.slot(hash, probe).ok_or(End)?;
+        // Acquire: pairs with Release in `publish`: words and definition are there.
+        match slot.load(order(Acquire, Mutant::TableFindOrder)) {
+            0 => Err(End),
+            slot => Ok(self.matches(slot, key, hash)),
         }
     }
 
-    /// The id of a key, or the number of the probe that met the end of its run.
-    #[inline(always)]
-    fn find<K: Key>(&self, key: &K, hash: u64) -> Result<u32, usize> {
+    #[cold]
+    #[inline(never)]
+    fn find_or_insert<K: Key>(&self, key: &K, hash: u64, define: impl FnOnce(u32) -> bool) -> u32 {
         for probe in 0..PROBES_MAX {
-            let Some(slot) = self.slot(hash, probe) else { break };
-            // Acquire: pairs with Release in `publish`: words and definition are there.
-            let slot = slot.load(order(Acquire, Mutant::TableFindOrder));
-            if slot == 0 {
-                return Err(probe);
-            }
-            if let Some(id) = self.matches(slot, key, hash) {
-                return Ok(id);
+            match self.probe(key, hash, probe) {
+                Ok(Some(id)) => return id,
+                Ok(None) => {}
+                Err(End) => return self.insert(key, hash, probe, define),
             }
         }
-        Err(PROBES_MAX)
+        self.growth.full.store(true, Relaxed);
+        0
     }
 
     #[inline(always)]
@@ -230,12 +245,15 @@ impl<'a> Table<'a> {
         }
         let (head, rest) = self.words.get(slot as u32 as usize..)?.split_first()?;
         let head = head.load(Relaxed);
-        let same = head as u32 == key.meta() && key.equals(rest.get(..key.words())?);
-        same.then_some((head >> 32) as u32)
+        if head as u32 != key.meta() {
+            return None;
+        }
+        let words = rest.get(..key.words())?;
+        // SAFETY: the slot was loaded with Acquire and refers to this entry, which was complete
+        // before the slot was stored and never changes (intern#1, intern#2).
+        unsafe { key.equals(words) }.then_some((head >> 32) as u32)
     }
 
-    #[cold]
-    #[inline(never)]
     fn insert<K: Key>(
         &self,
         key: &K,
@@ -247,7 +265,7 @@ impl<'a> Table<'a> {
         let need = 1 + key.words();
         let bound = growth.entries.load(Relaxed) >= self.entries_max
             || growth.used.load(Relaxed) as usize + need > self.words.len()
-            || probe == PROBES_MAX;
+            || self.slots.is_empty();
         if bound {
             growth.full.store(true, Relaxed);
             return 0;
@@ -313,7 +331,7 @@ mod tests {
         fn words(&self) -> usize {
             self.0.len()
         }
-        fn equals(&self, words: &[AtomicU64]) -> bool {
+        unsafe fn equals(&self, words: &[AtomicU64]) -> bool {
             words.iter().zip(self.0).all(|(w, mine)| w.load(Relaxed) == *mine)
         }
         fn store(&self, words: &[AtomicU64]) {

@@ -19,6 +19,7 @@ use crate::intern::Table;
 use crate::intern::log::Segments;
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::Relaxed;
+use crate::sync::equal;
 
 /// The stacks of one table epoch.
 #[derive(Debug)]
@@ -108,10 +109,9 @@ impl Key for Walk<'_> {
     }
 
     #[inline(always)]
-    fn equals(&self, words: &[AtomicU64]) -> bool {
-        // No early end: nearly always they are equal, and a branch a frame costs more than it saves.
-        let differ = |d, (w, f): (&AtomicU64, &u64)| d | (w.load(Relaxed) ^ f);
-        words.iter().zip(self.frames).fold(0, differ) == 0
+    unsafe fn equals(&self, words: &[AtomicU64]) -> bool {
+        // SAFETY: the caller says that the words are complete and do not change.
+        unsafe { equal(words, self.frames) }
     }
 
     fn store(&self, words: &[AtomicU64]) {

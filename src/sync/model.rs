@@ -94,6 +94,15 @@ thread_local! {
     static PLANTED: Cell<Option<Mutant>> = const { Cell::new(None) };
 }
 
+/// Whether these words are those; one after the other, so that loom sees the loads.
+///
+/// # Safety
+/// * As of its twin; here it is loom that checks it.
+pub unsafe fn equal(words: &[AtomicU64], those: &[u64]) -> bool {
+    words.len() == those.len()
+        && words.iter().zip(those).all(|(a, b)| a.load(Ordering::Relaxed) == *b)
+}
+
 /// Whether this fault is planted in the model that runs.
 pub fn planted(fault: Mutant) -> bool {
     PLANTED.with(|p| p.get() == Some(fault))

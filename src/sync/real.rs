@@ -43,6 +43,22 @@ impl<T> UnsafeCell<T> {
     }
 }
 
+/// Whether these words are those. As plain memory, several at a time: twice as fast as by atomic
+/// loads, which the compiler keeps apart.
+///
+/// # Safety
+/// * Everything that was ever stored into `words` happens before this call, and nothing is stored
+///   while it runs.
+#[inline(always)]
+pub unsafe fn equal(words: &[AtomicU64], those: &[u64]) -> bool {
+    // SAFETY: an atomic has the size and alignment of its value, and the caller says that nobody
+    // stores.
+    let words = unsafe { core::slice::from_raw_parts(words.as_ptr().cast::<u64>(), words.len()) };
+    let differ = |d, (a, b): (&u64, &u64)| d | (a ^ b);
+    // No early end: nearly always they are equal.
+    words.len() == those.len() && words.iter().zip(those).fold(0, differ) == 0
+}
+
 /// Whether this fault is planted: never, on the machine.
 #[inline(always)]
 pub const fn planted(_: Mutant) -> bool {

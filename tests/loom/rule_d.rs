@@ -23,7 +23,7 @@ impl Key for One {
     fn words(&self) -> usize {
         1
     }
-    fn equals(&self, words: &[AtomicU64]) -> bool {
+    unsafe fn equals(&self, words: &[AtomicU64]) -> bool {
         words[0].load(Relaxed) == self.0
     }
     fn store(&self, words: &[AtomicU64]) {
