@@ -64,9 +64,9 @@ impl Drop for Taking {
         }
         let post = OWN.with(|own| own.borrow_mut().take());
         let post = post.expect("nobody else leaves");
-        // Changes nothing. loom tries other orders only around accesses to one word, and a fence
-        // is none: this lets the asker go on before the fence as well.
-        post.word.fetch_or(0, Ordering::Relaxed);
+        // Tells nothing. loom tries other orders only around accesses to one word, and a fence is
+        // none: this lets the asker go on before the fence as well.
+        post.word.load(Ordering::Relaxed);
         fence(Ordering::SeqCst);
         // Woken only if it asked: loom orders a woken thread behind everything done here.
         if post.word.fetch_or(GONE, Ordering::Relaxed) & ASKED != 0 {
