@@ -50,10 +50,12 @@ impl Task {
     }
 
     /// Makes this the calling thread's current task until the guard is dropped: spans, logs and
-    /// other events of the thread belong to it meanwhile.
+    /// other events of the thread belong to it meanwhile. Without effect in a signal handler that
+    /// has interrupted an event, which keeps its own task.
     pub fn enter(&self) -> Entered<'_> {
         let off = Entered { before: 0, session: 0, _life: PhantomData };
-        if self.session == 0 || !registry::is_on() {
+        let inside = local::with(|l| l.registered() && l.busy().load(Relaxed) != 0);
+        if self.session == 0 || !registry::is_on() || inside {
             return off;
         }
         let before = local::with(|l| emit::standing(l).2);

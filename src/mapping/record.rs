@@ -72,10 +72,10 @@ pub struct Record {
 const _: () = assert!(size_of::<Record>() % 64 == 0 && size_of::<Record>() <= 1024 && align_of::<Record>() == 64);
 
 impl Record {
-    /// Counts a loss. Only the owner calls this, so a load and a store suffice.
+    /// Counts a loss. Only the owner calls this, but a handler may do so in the middle of it: one
+    /// addition, not a load and a store.
     pub fn lose(&self, cause: Cause) {
-        let c = &self.loss[cause as usize];
-        c.store(c.load(Relaxed) + 1, Relaxed);
+        self.loss[cause as usize].fetch_add(1, Relaxed);
     }
 
     /// Whether the owner is outside the section. Pairs with the Release that leaves it.

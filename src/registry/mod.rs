@@ -124,7 +124,11 @@ unsafe extern "C" fn child_after_fork() {
     if let Some(m) = mapping() {
         let _ = m.forsake();
     }
-    local::with(Local::detach);
+    local::with(|l| {
+        l.detach();
+        // Also where the recorder's own thread has forked, in the writer: it is the program's here.
+        l.set(local::MUTED, false);
+    });
 }
 
 /// Whether this is a process that was forked from the one that started.

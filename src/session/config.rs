@@ -87,6 +87,7 @@ const MEMORY_BYTES: u64 = 256 << 20;
 
 impl Default for Config {
     fn default() -> Self {
+        let _errno = sys::Errno::save();
         let limit = sys::cgroup_memory_limit().unwrap_or(u64::MAX);
         Config {
             memory_bytes: (limit / 16).clamp(MEMORY_BYTES_MIN, MEMORY_BYTES),

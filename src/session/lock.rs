@@ -9,6 +9,8 @@ use std::ops::DerefMut;
 use std::time::Duration;
 
 use crate::registry;
+use crate::registry::local;
+use crate::registry::local::Flagged;
 use crate::sync::Ordering::Acquire;
 use crate::sync::Ordering::Relaxed;
 use crate::sync::Ordering::Release;
@@ -24,7 +26,10 @@ unsafe impl<T: Send> Sync for Locked<T> {}
 /// Holds the lock.
 #[derive(Debug)]
 #[must_use]
-pub struct Guard<'a, T>(&'a Locked<T>);
+pub struct Guard<'a, T> {
+    locked: &'a Locked<T>,
+    _controls: Flagged,
+}
 
 const HELD: u32 = 1;
 const WAITED_FOR: u32 = 2;
@@ -35,8 +40,10 @@ impl<T> Locked<T> {
         Locked(UnsafeCell::new(value))
     }
 
-    /// Takes the lock.
+    /// Takes the lock. The calling thread is marked before it waits, so that a handler on it sees
+    /// that it must not wait too.
     pub fn lock(&self) -> Guard<'_, T> {
+        let _controls = local::flagged(local::CONTROLS);
         let word = &registry::switch().lock;
         // Acquire: pairs with the Release of the guard's end.
         if word.compare_exchange(0, HELD, Acquire, Relaxed).is_err() {
@@ -44,7 +51,7 @@ impl<T> Locked<T> {
                 sys::futex::wait(word, WAITED_FOR, Some(Duration::from_millis(100)));
             }
         }
-        Guard(self)
+        Guard { locked: self, _controls }
     }
 }
 
@@ -53,14 +60,14 @@ impl<T> Deref for Guard<'_, T> {
 
     fn deref(&self) -> &T {
         // SAFETY: this guard is the only one.
-        unsafe { &*self.0.0.get() }
+        unsafe { &*self.locked.0.get() }
     }
 }
 
 impl<T> DerefMut for Guard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
         // SAFETY: this guard is the only one.
-        unsafe { &mut *self.0.0.get() }
+        unsafe { &mut *self.locked.0.get() }
     }
 }
 

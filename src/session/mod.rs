@@ -103,9 +103,15 @@ fn set_state(to: u32) {
     registry::switch().state.store(to, Release);
 }
 
-/// Whether the calling thread may not wait for the recorder: it is its own, or inside an event.
+/// Whether the calling thread may not wait for the recorder: it is its own, inside an event, or
+/// interrupted while it controls the session.
 fn would_deadlock() -> bool {
-    local::with(|l| l.has(local::MUTED) || l.registered() && l.busy().load(Relaxed) != 0)
+    if registry::is_forked_child() {
+        return false;
+    }
+    local::with(|l| {
+        l.has(local::MUTED | local::CONTROLS) || l.registered() && l.busy().load(Relaxed) != 0
+    })
 }
 
 /// Starts a session.
@@ -113,6 +119,7 @@ pub(crate) fn begin(
     config: Config,
     writer: Option<Box<dyn Write + Send>>,
 ) -> Result<(), StartError> {
+    let _errno = sys::Errno::save();
     let budget = config.budget()?;
     if would_deadlock() {
         return Err(StartError::WouldDeadlock);
@@ -339,6 +346,7 @@ pub fn stop() -> Result<Summary, StopError> {
 }
 
 fn stop_within(at_most: Option<Duration>, reason: u64) -> Result<Summary, StopError> {
+    let _errno = sys::Errno::save();
     if would_deadlock() {
         return Err(StopError::WouldDeadlock);
     }
@@ -552,6 +560,7 @@ impl Drop for Reading {
 /// assert!(bytes.len() > 64);
 /// ```
 pub fn read_trace() -> Result<Option<Batch>, ReadError> {
+    let _errno = sys::Errno::save();
     if would_deadlock() {
         return Err(ReadError::WouldDeadlock);
     }

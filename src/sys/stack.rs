@@ -58,7 +58,7 @@ pub fn stack_bounds() -> Option<StackBounds> {
     };
     match signal_stack() {
         SignalStack::Here => return None,
-        SignalStack::At { end } if bounds.low < end && end <= sp => bounds.low = end,
+        SignalStack::At { end, .. } if bounds.low < end && end <= sp => bounds.low = end,
         _ => {}
     }
     Some(bounds)
@@ -69,14 +69,25 @@ pub fn stack_top() -> Option<usize> {
     stack_bounds().map(|b| b.top)
 }
 
-enum SignalStack {
+/// The calling thread's alternate signal stack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignalStack {
+    /// The thread stands on it.
     Here,
-    At { end: usize },
+    /// The thread has one, and stands elsewhere.
+    At {
+        /// Its lowest address.
+        low: usize,
+        /// The first address above it.
+        end: usize,
+    },
+    /// It has none.
     None,
 }
 
-/// The thread's signal stack. Where guards do not split mappings, it may share one with the stack.
-fn signal_stack() -> SignalStack {
+/// The calling thread's signal stack. Where guards do not split mappings, it may share one with the
+/// stack. Async-signal-safe; keeps `errno`, since the call cannot fail.
+pub fn signal_stack() -> SignalStack {
     let mut now =
         libc::stack_t { ss_sp: std::ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
     // SAFETY: asks, changes nothing; the struct is writable.
@@ -86,7 +97,8 @@ fn signal_stack() -> SignalStack {
     } else if now.ss_flags & libc::SS_DISABLE != 0 {
         SignalStack::None
     } else {
-        SignalStack::At { end: now.ss_sp.addr().saturating_add(now.ss_size) }
+        let low = now.ss_sp.addr();
+        SignalStack::At { low, end: low.saturating_add(now.ss_size) }
     }
 }
 

@@ -9,7 +9,9 @@ use std::marker::PhantomData;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 
+pub use crate::sys::stack::SignalStack;
 pub use crate::sys::stack::StackBounds;
+pub use crate::sys::stack::signal_stack;
 pub use crate::sys::stack::stack_bounds;
 pub use crate::sys::stack::stack_top;
 
