@@ -933,12 +933,10 @@ impl SideBatch {
         if self.count == 0 {
             (self.epoch, self.first, self.last) = (epoch, ticks, ticks);
         }
-        let kind_len = usize::from(entry[2]).min(body.len());
         let mut delta = [0u8; 10];
         let n = crate::encode::varint::write(&mut delta, ticks.saturating_sub(self.last));
-        self.body.extend_from_slice(&body[..kind_len]);
+        self.body.extend_from_slice(body);
         self.body.extend_from_slice(&delta[..n.unwrap_or(0)]);
-        self.body.extend_from_slice(&body[kind_len..]);
         self.last = self.last.max(ticks);
         self.count += 1;
         done

@@ -127,14 +127,14 @@ pub fn emit<E: Emission + Copy>(e: E) -> Outcome {
     }
     head.last_ticks.store(now, Relaxed);
     // SAFETY: emit#2: room was just checked.
-    let end = unsafe { write(base.add(at), kind, kind_len, delta, &e) };
+    let end = unsafe { write(base.add(at), kind, kind_len, delta, &e, None) };
     publish(head, word, base, end);
     e.after(l);
     gate::leave(l.busy());
     Outcome::Recorded
 }
 
-/// Writes kind, delta and fields; returns the end.
+/// Writes kind, fields, the stack's id and delta; returns the end.
 ///
 /// # Safety
 ///
@@ -147,18 +147,26 @@ unsafe fn write<E: Emission + ?Sized>(
     kind_len: usize,
     delta: u64,
     e: &E,
+    stack: Option<u32>,
 ) -> *mut u8 {
     // SAFETY: the caller has checked room for the whole event.
     unsafe { p.cast::<u32>().write_unaligned(kind.to_le()) };
     // SAFETY: as above.
     let p = unsafe { p.add(kind_len) };
+    // SAFETY: as above.
+    let mut p = unsafe { e.put(p) };
+    if let Some(id) = stack {
+        // SAFETY: as above.
+        p = unsafe { put_varint(p, u64::from(id)) };
+    }
+    // The ticks last: every address above is known before the counter is read. With the ticks
+    // first, an event cost 17 ns instead of 10, since the next read of the counter waited for the
+    // addresses of these stores.
     let (word, len) = varint::pack(delta);
     // SAFETY: as above.
     unsafe { p.cast::<u64>().write_unaligned(word.to_le()) };
     // SAFETY: as above.
-    let p = unsafe { p.add(len) };
-    // SAFETY: as above.
-    unsafe { e.put(p) }
+    unsafe { p.add(len) }
 }
 
 /// Makes the event part of the batch: one more event, and the position behind it, in one store.
@@ -459,11 +467,7 @@ fn append(
     // SAFETY: emit#2: the caller has checked room.
     let p = unsafe { base.add(word as u32 as usize) };
     // SAFETY: as above.
-    let mut end = unsafe { write(p, kind, kind_len, now - last, e) };
-    if let Some(id) = stack {
-        // SAFETY: as above; the stack's id has room in what `attempt` asked for.
-        end = unsafe { put_varint(end, u64::from(id)) };
-    }
+    let end = unsafe { write(p, kind, kind_len, now - last, e, stack) };
     publish(head, word, base, end);
 }
 

@@ -378,7 +378,6 @@ class Dump:
 
     def event(self, body, timed, epoch):
         kind = body.varint()
-        delta = "+%d " % body.varint() if timed else ""
         if kind in self.static:
             # Structural and timed events do not mix.
             if timed and kind < FIRST_TIMED:
@@ -395,15 +394,17 @@ class Dump:
             shown = 'kind %d "%s"' % (kind, escape(name.data))
         else:
             raise UnknownKind
-        parts = ["  " + delta + shown]
+        parts = [shown]
         values = []
         for name, type_number in fields:
             value = body.value(type_number)
             values.append(value)
             parts.append("%s=%s" % (name, show(type_number, value)))
-        if not timed:
+        if timed:
+            parts.insert(0, "+%d" % body.varint())
+        else:
             self.define(kind, values, epoch)
-        return " ".join(parts)
+        return "  " + " ".join(parts)
 
     def define(self, kind, values, epoch):
         """Remembers what later events need; an id's first definition stands."""

@@ -5,8 +5,9 @@
 //! 0x01, threads from 0x10, annotations from 0x20, async tasks from 0x30. Kinds from 64 up are
 //! sites and are defined in the trace.
 //!
-//! A structural event is its kind and its fields; a timed event is kind, ticks since the event
-//! before it in the batch, fields.
+//! A structural event is its kind and its fields; a timed event is kind, fields, and the ticks since
+//! the event before it in the batch. The ticks stand last: what stands before them is stored at
+//! addresses that do not depend on the counter, so that a thread's next event need not wait for it.
 
 use super::field::Addr;
 use super::field::Bytes;
@@ -200,12 +201,11 @@ macro_rules! define_schema { ($( $(#[doc = $doc:literal])* $id:literal $name:ide
 };
 (@put $name:ident $phase:ident { $($f:ident : $t:ty),* }) => {
     impl $name<'_> {
-        /// Writes the kind, the ticks since the event before and the fields; `None` without room.
+        /// Writes the kind, the fields and the ticks since the event before; `None` without room.
         pub fn put(w: &mut Writer<'_>, delta: u64, $($f: <$t as Field>::In<'_>),*) -> Option<()> {
             w.varint(Kind::$name as u64)?;
-            w.varint(delta)?;
             $( <$t as Field>::write(w, $f)?; )*
-            Some(())
+            w.varint(delta)
         }
     }
 };

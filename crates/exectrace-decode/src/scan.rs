@@ -312,23 +312,24 @@ pub(crate) fn step_slow(
     tables: &Tables,
     rest: &[u8],
 ) -> Result<(shape::Head, usize), DamageKind> {
-    let head = shape::head_slow(rest, |kind| tables.slot(kind))
-        .map_err(|kind| DamageKind::Event { kind: kind.unwrap_or(0) })?;
-    let end = end_slow(session, tables, rest, &head)?;
+    let mut head = shape::head_slow(rest, |kind| tables.slot(kind))
+        .ok_or(DamageKind::Event { kind: 0 })?;
+    let end = end_slow(session, tables, rest, &mut head)?;
     Ok((head, end))
 }
 
-/// Where the event with this beginning ends.
+/// Where the event with this beginning ends; reads its delta, which stands last.
 pub(crate) fn end_slow(
     session: &Session,
     tables: &Tables,
     rest: &[u8],
-    head: &shape::Head,
+    head: &mut shape::Head,
 ) -> Result<usize, DamageKind> {
     let kind = head.kind;
     let steps = session.steps(tables, head).ok_or(DamageKind::Kind { kind })?;
     let cut = DamageKind::Event { kind };
     let mut r = trace::encode::field::Reader::new(rest.get(head.fields as usize..).ok_or(cut)?);
     shape::skip(&mut r, steps).ok_or(cut)?;
+    head.delta = r.varint().ok_or(cut)?;
     Ok(rest.len() - r.rest().len())
 }

@@ -1,6 +1,6 @@
 //! How many bytes an event takes: checked steps from event to event.
 //!
-//! Nearly all events are varints only and end within eight bytes: kind, delta and a field or two.
+//! Nearly all events are varints only and end within eight bytes: kind, a field or two and delta.
 //! Their last byte is found from one word without a branch that depends on sizes, since sizes in a
 //! trace are mixed and each wrong guess costs more than the rest of the step.
 //!
@@ -154,7 +154,7 @@ pub(crate) struct Head {
     pub(crate) slot: Slot,
 }
 
-/// Reads kind and delta of the event at the start of `rest`, and its end where one word has it.
+/// Reads kind and delta of the event at the start of `rest`, and its end, where one word has it.
 /// `slots` are indexed by kind. `None` where a slow look is needed.
 #[inline(always)]
 pub(crate) fn head(rest: &[u8], slots: &[Slot]) -> Option<Head> {
@@ -172,20 +172,20 @@ pub(crate) fn head(rest: &[u8], slots: &[Slot]) -> Option<Head> {
         return None;
     }
     let end = (ended.trailing_zeros() >> 3) + 1;
-    let (delta, delta_bytes) = varint::read(&(word >> (8 * kind_bytes)).to_le_bytes())?;
-    let fields = kind_bytes + delta_bytes as u32;
-    Some(Head { kind, delta, fields, end, slot: *slot })
+    // The delta is the last varint: it begins where the one before it has ended.
+    let before = upto.wrapping_add(slot.bias + ONES) & CONTINUE;
+    let begin = (before.trailing_zeros() & !7) + 8;
+    let (delta, _) = varint::read(&(word.wrapping_shr(begin)).to_le_bytes())?;
+    Some(Head { kind, delta, fields: kind_bytes, end, slot: *slot })
 }
 
-/// The same for an event of any size, without its end. `None` where the input is none.
+/// The kind of an event of any size. Where its fields end, its delta stands.
 #[inline(never)]
-pub(crate) fn head_slow(rest: &[u8], find: impl Fn(u64) -> Slot) -> Result<Head, Option<u64>> {
+pub(crate) fn head_slow(rest: &[u8], find: impl Fn(u64) -> Slot) -> Option<Head> {
     let mut r = Reader::new(rest);
-    let kind = r.varint().ok_or(None)?;
-    let slot = find(kind);
-    let delta = r.varint().ok_or(Some(kind))?;
+    let kind = r.varint()?;
     let fields = (rest.len() - r.rest().len()) as u32;
-    Ok(Head { kind, delta, fields, end: 0, slot })
+    Some(Head { kind, delta: 0, fields, end: 0, slot: find(kind) })
 }
 
 const _: () = assert!(schema::Kind::TaskEnd as u64 + 1 < trace::encode::wire::KIND_DYNAMIC);

@@ -449,7 +449,6 @@ impl Look<'_> {
         let mut r = Reader::new(rest);
         let cut = || "an event is cut off".to_string();
         let kind = r.varint().ok_or_else(cut)?;
-        let delta = r.varint().ok_or_else(cut)?;
         let types = match (tables.site(kind), crate::shape::timed_spec(kind)) {
             (Some(site), _) => site.types(),
             (None, Some(_)) => FieldTypes::of_static(kind),
@@ -469,7 +468,9 @@ impl Look<'_> {
         }
         let bytes = &r.rest()[..r.rest().len() - fields.rest().len()];
         self.effect(tables, thread, kind, bytes);
-        Ok((delta, rest.len() - fields.rest().len()))
+        let mut last = Reader::new(fields.rest());
+        let delta = last.varint().ok_or_else(cut)?;
+        Ok((delta, rest.len() - last.rest().len()))
     }
 
     fn value(&mut self, session: &Session, tables: &Tables, value: Value<'_>) {

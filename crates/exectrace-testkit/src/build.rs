@@ -84,8 +84,8 @@ impl Body {
         self.ticks += delta;
         self.put(|w| {
             w.varint(kind)?;
-            w.varint(delta)?;
-            fields.iter().try_for_each(|f| f.put(w))
+            fields.iter().try_for_each(|f| f.put(w))?;
+            w.varint(delta)
         })
     }
 
