@@ -115,6 +115,8 @@ pub struct Controller {
     late: Vec<(u32, u32)>,
     ended_generation: u32,
     modules: modules::Modules,
+    /// Buffers of threads that were stuck at the end.
+    pub aside: Vec<Aside>,
     first: Snapshot,
     last: Snapshot,
     /// Losses that were already said, by thread and cause.
@@ -125,6 +127,26 @@ pub struct Controller {
     seen_threads: u64,
     /// What stands in the stream so far.
     pub totals: Totals,
+}
+
+/// A buffer whose thread stood inside the section when its session ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Aside {
+    record: u32,
+    thread: u32,
+    buffer: u32,
+}
+
+impl Aside {
+    /// Gives the buffer back if its thread is outside by now; otherwise says that it must be kept.
+    pub fn keep(&self, m: &Mapping) -> bool {
+        let mine = |r: &&Record| r.thread.load(Relaxed) == self.thread;
+        let inside = m.record(self.record).filter(mine).is_some_and(|r| !r.is_out());
+        if !inside {
+            m.push_free(self.buffer);
+        }
+        inside
+    }
 }
 
 /// Counts of a session.
@@ -189,6 +211,7 @@ impl Controller {
             late: Vec::with_capacity(64),
             ended_generation: 0,
             modules: modules::Modules::new(),
+            aside: Vec::new(),
             first,
             last: first,
             said: HashMap::new(),
@@ -778,26 +801,29 @@ impl Controller {
                 registry::hand_over(m, gate::take_slot(&r.slot, u32::MAX));
                 self.drain_side(index, r);
             } else {
-                self.quarantine(r);
+                self.quarantine(index, r);
             }
         }
         self.drain();
     }
 
-    /// Copies what a stuck thread has published; its buffer stays with it.
-    fn quarantine(&mut self, r: &Record) {
+    /// Copies what a stuck thread has published. Its buffer is set aside: the thread may still write
+    /// into it.
+    fn quarantine(&mut self, index: u32, r: &Record) {
         let m = self.m;
         self.totals.stuck += 1;
         r.lose(Cause::StopTimeout);
-        let Some((generation, buffer)) = gate::slot_content(r.slot.load(Acquire)) else { return };
+        // Taken first: a thread that is late in its cold half would hand it over once more.
+        let Some((generation, buffer)) = gate::take_slot(&r.slot, u32::MAX) else { return };
+        self.aside.push(Aside { record: index, thread: r.thread.load(Relaxed), buffer });
         let Some(base) = m.buffer(buffer) else { return };
         if generation < self.plan.first_generation {
             return;
         }
         let (header, len) = self.header_of(m.head(buffer), wire::FLAG_PREFIX);
         let mut body = vec![0u8; len - HEADER_BYTES];
-        // SAFETY: bytes below the published position are immutable while the owner holds the
-        // buffer, which it does until it leaves the section it is stuck in.
+        // SAFETY: bytes below the published position are immutable as long as the buffer is not in
+        // the pool, where it comes only when its thread was seen outside.
         let from = unsafe { base.add(HEADER_BYTES) };
         // SAFETY: as above; the source has `len` bytes.
         unsafe { std::ptr::copy_nonoverlapping(from, body.as_mut_ptr(), body.len()) };

@@ -232,11 +232,17 @@ fn was_abandoned(l: &Local, outer: usize, sp: usize) -> bool {
     (on_own_stack(l, sp) || ask_stack(l, sp)) && on_own_stack(l, outer) && sp >= outer
 }
 
-/// Writes an event that interrupted another one of its thread to the side ring. Never waits, and
-/// looks at the gate only to see whether it is off.
+/// Writes an event that interrupted another one of its thread to the side ring. Never waits: in a
+/// pause it is counted, since the event that it interrupted may not have seen the gate yet.
 fn nested(l: &Local, m: &Mapping, r: &Record, e: &dyn Emission) -> Outcome {
-    if l.gate().load(Relaxed) == gate::OFF {
-        return Outcome::Off;
+    // Acquire: pairs with the Release with which the session turns the gate.
+    match gate::state(l.gate().load(Acquire)) {
+        gate::State::Off => return Outcome::Off,
+        gate::State::Paused(_) => {
+            r.lose(Cause::InPause);
+            return Outcome::Lost(Cause::InPause);
+        }
+        gate::State::Running(_) => {}
     }
     if r.side_busy.load(Relaxed) != 0 {
         r.lose(Cause::Nested);

@@ -31,6 +31,7 @@ pub use error::Summary;
 
 use crate::buf::Arena as _;
 use crate::clock::Clock;
+use crate::controller::Aside;
 use crate::controller::Controller;
 use crate::controller::GENERATION_BYTES;
 use crate::controller::Piece;
@@ -85,11 +86,13 @@ struct Session {
 struct Shared {
     session: Option<Box<Session>>,
     memory: Option<tables::Memory>,
+    /// Buffers of threads that were stuck when a session ended.
+    aside: Vec<Aside>,
     /// The process that made these; a forked child forgets them.
     pid: u32,
 }
 
-static SHARED: Locked<Shared> = Locked::new(Shared { session: None, memory: None, pid: 0 });
+static SHARED: Locked<Shared> = Locked::new(Shared { session: None, memory: None, aside: Vec::new(), pid: 0 });
 /// The writer between `start` and its thread, which takes it.
 static WRITER: AtomicPtr<Box<dyn Write + Send>> = AtomicPtr::new(std::ptr::null_mut());
 
@@ -222,6 +225,7 @@ fn prepare_mapping(
 ) -> Result<(), StartError> {
     let no_memory = || StartError::Memory(std::io::ErrorKind::OutOfMemory.into());
     let front = m.front();
+    shared.aside.retain(|a| a.keep(m));
     front.session.store(plan.session, Relaxed);
     front.epoch.store(plan.epoch, Relaxed);
     front.ordinal.store(plan.epoch, Relaxed);
@@ -451,6 +455,7 @@ impl Shared {
         if self.pid != pid {
             std::mem::forget(self.session.take());
             std::mem::forget(self.memory.take());
+            std::mem::forget(std::mem::take(&mut self.aside));
             self.pid = pid;
         }
     }
@@ -459,6 +464,7 @@ impl Shared {
     fn clean_up(&mut self) {
         let Some(session) = self.session.take() else { return };
         let Some(m) = registry::mapping() else { return };
+        self.aside.extend(&session.controller.aside);
         if session.controller.totals.stuck != 0 {
             // Threads stand inside an event: what they may touch is left to them.
             std::mem::forget(self.memory.take());
