@@ -165,7 +165,7 @@ fn merge(bytes: &[u8]) -> (u64, u64) {
             if let Item::Event(e) = item {
                 events += 1;
                 sum = sum.wrapping_add(e.ts_ns ^ u64::from(e.depth));
-                black_box(&e.event);
+                black_box(&e.event());
             }
         }
     }

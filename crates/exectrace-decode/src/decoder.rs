@@ -9,7 +9,9 @@
 //! 3. Every byte of the input is in an event that was given out, in the tables, or in a [`Damage`].
 
 use std::collections::BTreeSet;
+use std::ops::Deref;
 
+use trace::encode::field::Reader;
 use trace::encode::field::Text;
 use trace::encode::schema::Class;
 use trace::encode::wire::BatchKind;
@@ -26,10 +28,9 @@ use crate::event::Other;
 use crate::event::SiteEvent;
 use crate::event::Structural;
 use crate::event::Value;
-use crate::merge::Current;
 use crate::merge::Merge;
-use crate::merge::Picked;
 use crate::open::OpenSpan;
+use crate::shape::Slot;
 use crate::source::Source;
 use crate::source::Unit;
 use crate::structural;
@@ -53,7 +54,8 @@ impl Default for Options {
     }
 }
 
-/// What a [`Decoder`] gives out.
+/// What a [`Decoder`] gives out. Two words, so that it comes back in registers: what it tells stays
+/// in the decoder, and is read from there when it is asked for.
 #[derive(Clone, Copy, Debug)]
 pub enum Item<'a> {
     /// A session begins.
@@ -63,7 +65,7 @@ pub enum Item<'a> {
     /// An event of a control batch, as it was met in the input.
     Control(Control<'a>),
     /// Bytes were skipped.
-    Damage(Damage),
+    Damage(&'a Damage),
     /// The bound on held bytes was met: events are given out before it is sure that none is older.
     Overflow {
         /// How many bytes were held.
@@ -73,67 +75,128 @@ pub enum Item<'a> {
     SessionEnd(&'a Session),
 }
 
+const _: () = assert!(size_of::<Result<Option<Item<'_>>, Error>>() == 16);
+
 /// An event of a control batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Control<'a> {
-    /// Its session.
-    pub session: &'a Session,
-    /// Where it begins in the input.
-    pub offset: u64,
-    /// The event.
-    pub event: Structural<'a>,
+    decoder: &'a Decoder,
 }
 
-/// A timed event.
-#[derive(Clone, Copy, Debug)]
-pub struct Timed<'a> {
+impl<'a> Control<'a> {
+    /// Its session.
+    pub fn session(&self) -> &'a Session {
+        &self.decoder.session
+    }
+
+    /// Where it begins in the input.
+    pub fn offset(&self) -> u64 {
+        self.decoder.control_offset + self.decoder.control_from as u64
+    }
+
+    /// The event.
+    pub fn event(&self) -> Structural<'a> {
+        let rest = self.decoder.control.get(self.decoder.control_from..).unwrap_or_default();
+        match structural::read(&self.decoder.session, rest) {
+            Ok((event, _)) => event,
+            Err(_) => Structural::Other(Other { kind: 0, def: None, bytes: &[] }),
+        }
+    }
+}
+
+/// What every timed event has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stamp {
     /// Nanoseconds since the session's start.
     pub ts_ns: u64,
     /// The same in scaled ticks of the session's clock.
     pub ticks: u64,
-    /// Its thread's number in the trace.
-    pub thread: u32,
-    /// 0 main, 1 side.
-    pub lane: u8,
-    /// Whether an event that is younger was already given out.
-    pub late: bool,
-    /// Open spans of its thread before it.
-    pub depth: u32,
-    /// What its thread worked for before it; 0 none.
-    pub task: u64,
     /// Its kind.
     pub kind: u64,
     /// Where it begins in the input.
     pub offset: u64,
-    /// What it says.
-    pub event: Event<'a>,
-    /// Its session.
-    pub session: &'a Session,
-    /// The tables that its ids belong to.
-    pub tables: &'a Tables,
-    ended: Option<OpenSpan>,
-    bytes: &'a [u8],
+    /// What its thread worked for before it; 0 none.
+    pub task: u64,
+    /// Its thread's number in the trace.
+    pub thread: u32,
+    /// Open spans of its thread before it.
+    pub depth: u32,
+    /// 0 main, 1 side.
+    pub lane: u8,
+    /// Whether an event that is younger was already given out.
+    pub late: bool,
+}
+
+/// A timed event. Its [`Stamp`] is read as its fields: `timed.ts_ns`.
+#[derive(Clone, Copy, Debug)]
+pub struct Timed<'a> {
+    decoder: &'a Decoder,
+}
+
+impl Deref for Timed<'_> {
+    type Target = Stamp;
+
+    #[inline]
+    fn deref(&self) -> &Stamp {
+        self.decoder.merge.stamp()
+    }
 }
 
 impl<'a> Timed<'a> {
+    /// Its session.
+    #[inline]
+    pub fn session(&self) -> &'a Session {
+        &self.decoder.session
+    }
+
+    /// The tables that its ids belong to.
+    #[inline]
+    pub fn tables(&self) -> &'a Tables {
+        let session = self.session();
+        let index = self.decoder.merge.current().map(|c| c.2);
+        index.and_then(|i| session.tables_at(i)).unwrap_or(session.blank())
+    }
+
+    /// What it says. Its values were checked before it was given out.
+    #[inline]
+    pub fn event(&self) -> Event<'a> {
+        let (kind, session) = (self.kind, self.session());
+        let (slot, bytes, tables) = self.decoder.merge.current().unwrap_or((Slot::UNKNOWN, &[], 0));
+        if kind >= KIND_DYNAMIC
+            && let Some(site) = session.tables_at(tables).and_then(|t| t.site_of(slot))
+        {
+            return Event::Site(SiteEvent { site, bytes });
+        }
+        let mut r = Reader::new(bytes);
+        match Event::read(kind, &mut r) {
+            Some(event) => event,
+            None => Event::Other(Other { kind, def: session.schema(kind), bytes }),
+        }
+    }
+
+    /// From its fields to the end of its batch.
+    fn bytes(&self) -> &'a [u8] {
+        self.decoder.merge.current().map_or(&[], |c| c.1)
+    }
+
     /// The name of its kind: of a static kind its own, of a site that of its class.
     pub fn kind_name(&self) -> Text<'a> {
-        match self.event {
+        match self.event() {
             Event::Site(s) => s.site.class().map_or("site", Class::name).into(),
             Event::Other(o) => match o.def {
                 Some(def) => Text { bytes: &def.name, cut_from: None },
                 None => "?".into(),
             },
-            _ => self.event.kind_name().unwrap_or("?").into(),
+            event => event.kind_name().unwrap_or("?").into(),
         }
     }
 
     /// The name of its site; of the end of a span, the name of that span.
     pub fn name(&self) -> Option<Text<'a>> {
-        match (self.event, self.ended) {
-            (Event::Site(s), _) => self.tables.string(s.site.name),
+        match (self.event(), self.ended_span()) {
+            (Event::Site(s), _) => self.tables().string(s.site.name),
             (_, Some(span)) => {
-                let tables = self.session.tables_at(span.tables)?;
+                let tables = self.session().tables_at(span.tables)?;
                 tables.string(tables.site(span.kind)?.name)
             }
             _ => None,
@@ -143,19 +206,19 @@ impl<'a> Timed<'a> {
     /// The place in the program's source that it comes from; of the end of a span, where that
     /// span began.
     pub fn site(&self) -> Option<&'a Site> {
-        match (self.event, self.ended) {
+        match (self.event(), self.ended_span()) {
             (Event::Site(s), _) => Some(s.site),
-            (_, Some(span)) => self.session.tables_at(span.tables)?.site(span.kind),
+            (_, Some(span)) => self.session().tables_at(span.tables)?.site(span.kind),
             _ => None,
         }
     }
 
     /// Its fields: name and value of each.
     pub fn fields(&self) -> Fields<'a> {
-        match self.event {
+        match self.event() {
             Event::Site(s) => s.fields(),
             Event::Other(o) => o.fields(),
-            _ => Fields::new(FieldTypes::of_static(self.kind), self.bytes),
+            _ => Fields::new(FieldTypes::of_static(self.kind), self.bytes()),
         }
     }
 
@@ -169,12 +232,12 @@ impl<'a> Timed<'a> {
 
     /// The span that it ends; `None` for other events and where that span is not known.
     pub fn ended_span(&self) -> Option<OpenSpan> {
-        self.ended
+        self.decoder.merge.ended()
     }
 
     /// How long the span took that it ends.
     pub fn duration_ns(&self) -> Option<u64> {
-        let began = self.session.clock().ns(self.ended?.began?);
+        let began = self.session().clock().ns(self.ended_span()?.began?);
         Some(self.ts_ns.saturating_sub(began))
     }
 }
@@ -182,9 +245,9 @@ impl<'a> Timed<'a> {
 /// What was found, without borrowing.
 enum Ready {
     Begin,
-    Event(Picked),
-    Control { at: usize, offset: u64 },
-    Damage(Damage),
+    Event,
+    Control,
+    Damage,
     Overflow(usize),
     End,
 }
@@ -206,7 +269,8 @@ enum Release {
 pub struct Decoder {
     options: Options,
     source: Source,
-    session: Option<Session>,
+    /// The open session; a blank one where none is.
+    session: Session,
     merge: Merge,
     release: Release,
     /// A generation that waits for its late threads.
@@ -214,7 +278,10 @@ pub struct Decoder {
     /// The body of the control batch that is given out, and how far.
     control: Vec<u8>,
     control_at: usize,
+    /// Where the event of it begins that is given out.
+    control_from: usize,
     control_offset: u64,
+    damage: Damage,
     /// An event was given out and its stream stands at it.
     lent: bool,
     ending: bool,
@@ -250,60 +317,65 @@ impl Decoder {
     /// What comes next; `None` where more input is needed, and at the end.
     #[inline]
     pub fn next_item(&mut self) -> Result<Option<Item<'_>>, Error> {
-        if self.lent {
-            self.lent = false;
-            if let Some(session) = &self.session {
-                self.merge.advance(session);
-            }
-        }
-        if let Some(picked) = self.pick() {
-            return Ok(self.event(&picked));
+        if self.next_event() {
+            return Ok(Some(Item::Event(Timed { decoder: self })));
         }
         self.next_slow()
     }
 
     #[inline(never)]
     fn next_slow(&mut self) -> Result<Option<Item<'_>>, Error> {
-        let ready = self.next_ready()?;
-        Ok(ready.and_then(|r| self.view(r)))
+        let Some(ready) = self.next_ready()? else { return Ok(None) };
+        Ok(Some(match ready {
+            Ready::Begin => Item::SessionBegin(&self.session),
+            Ready::Event => Item::Event(Timed { decoder: self }),
+            Ready::Control => Item::Control(Control { decoder: self }),
+            Ready::Damage => Item::Damage(&self.damage),
+            Ready::Overflow(held_bytes) => Item::Overflow { held_bytes },
+            Ready::End => Item::SessionEnd(&self.session),
+        }))
     }
 
-    /// The next event, where one may be given out.
-    #[inline]
-    fn pick(&mut self) -> Option<Picked> {
-        if self.release == Release::Nothing || !self.merge.damages.is_empty() {
-            return None;
+    /// Goes on to the next event, where one may be given out.
+    #[inline(never)]
+    fn next_event(&mut self) -> bool {
+        if std::mem::take(&mut self.lent) {
+            self.merge.advance(&self.session);
         }
-        let ticks = self.merge.next_ticks()?;
+        self.pick()
+    }
+
+    #[inline(always)]
+    fn pick(&mut self) -> bool {
+        let Some(ticks) = self.merge.next_ticks() else { return false };
         let may = match self.release {
             Release::Nothing => false,
             Release::Before(end) => ticks < end,
             Release::Down(bytes) => self.merge.held_bytes() > bytes,
             Release::Everything => true,
         };
-        if !may {
-            return None;
+        if !may || !self.merge.damages.is_empty() {
+            return false;
         }
-        self.lent = true;
-        self.merge.pick(self.session.as_mut()?)
+        self.lent = self.merge.pick(&self.session);
+        self.lent
     }
 
-    #[inline(never)]
     fn next_ready(&mut self) -> Result<Option<Ready>, Error> {
         loop {
             if let Some(damage) = self.merge.damages.pop_front() {
                 return Ok(Some(self.damaged(damage)));
             }
             if std::mem::take(&mut self.ended) {
-                self.session = None;
+                self.session = Session::default();
                 self.merge = Merge::default();
                 self.waiting = None;
             }
-            if let Some(ready) = self.next_control() {
-                return Ok(Some(ready));
+            if self.next_control() {
+                return Ok(Some(Ready::Control));
             }
-            if let Some(picked) = self.pick() {
-                return Ok(Some(Ready::Event(picked)));
+            if self.pick() {
+                return Ok(Some(Ready::Event));
             }
             if !self.merge.damages.is_empty() {
                 continue;
@@ -311,6 +383,7 @@ impl Decoder {
             self.release = Release::Nothing;
             if std::mem::take(&mut self.ending) {
                 self.ended = true;
+                self.count();
                 return Ok(Some(Ready::End));
             }
             let Some(unit) = self.source.next()? else { return Ok(None) };
@@ -320,11 +393,20 @@ impl Decoder {
         }
     }
 
+    /// Brings the session's totals up to what was given out.
+    fn count(&mut self) {
+        let (events, last) = self.merge.given();
+        self.session.totals.events = events;
+        if events > 0 {
+            self.session.saw_ticks(last);
+        }
+    }
+
     fn take(&mut self, unit: Unit) -> Option<Ready> {
         match unit {
             Unit::Damage(damage) => return Some(self.damaged(damage)),
             Unit::Begin { id, offset, first_ticks } => {
-                self.session = Some(Session::new(id, offset, first_ticks));
+                self.session = Session::new(id, offset, first_ticks);
                 return Some(Ready::Begin);
             }
             Unit::End => {
@@ -333,7 +415,7 @@ impl Decoder {
             }
             Unit::Batch(held) => {
                 let batch = self.source.view(&held);
-                let session = self.session.as_mut()?;
+                let session = &mut self.session;
                 let h = &batch.header;
                 session.totals.batches += 1;
                 session.totals.bytes += u64::from(h.length);
@@ -350,7 +432,7 @@ impl Decoder {
                         let (offset, epoch) = (batch.offset, h.epoch);
                         self.control.clear();
                         self.control.extend_from_slice(batch.body());
-                        return self.structural(kind, offset, epoch);
+                        self.structural(kind, offset, epoch);
                     }
                 }
             }
@@ -376,13 +458,13 @@ impl Decoder {
     }
 
     /// Takes in a structural batch, whose body stands in `control`.
-    fn structural(&mut self, kind: BatchKind, offset: u64, epoch: u32) -> Option<Ready> {
-        let session = self.session.as_mut()?;
+    fn structural(&mut self, kind: BatchKind, offset: u64, epoch: u32) {
+        self.count();
         self.control_offset = offset + HEADER_BYTES as u64;
         self.control_at = 0;
         let mut at = 0;
         while let Some(rest) = self.control.get(at..).filter(|r| !r.is_empty()) {
-            match structural::apply(session, epoch, rest) {
+            match structural::apply(&mut self.session, epoch, rest) {
                 Ok((_, len)) => at += len,
                 Err(kind) => {
                     let (offset, len) = (self.control_offset + at as u64, rest.len() as u64);
@@ -392,21 +474,22 @@ impl Decoder {
             }
         }
         self.merge.clock_changed();
-        if session.end().is_some() {
+        if self.session.end().is_some() {
             self.source.close();
         }
         self.control.truncate(at);
         if kind != BatchKind::Control {
             self.control.clear();
         }
-        None
     }
 
-    /// The next event of the control batch.
-    fn next_control(&mut self) -> Option<Ready> {
-        let rest = self.control.get(self.control_at..).filter(|r| !r.is_empty())?;
-        let at = self.control_at;
-        let (event, len) = structural::read(self.session.as_ref()?, rest).ok()?;
+    /// Goes on to the next event of the control batch.
+    fn next_control(&mut self) -> bool {
+        let rest = self.control.get(self.control_at..).unwrap_or_default();
+        if rest.is_empty() {
+            return false;
+        }
+        let Ok((event, len)) = structural::read(&self.session, rest) else { return false };
         if let Structural::GenerationEnd(end) = &event {
             let before = self.waiting.take().map_or(0, |w| w.0);
             let late: BTreeSet<u64> = end.late.iter().collect();
@@ -418,72 +501,15 @@ impl Decoder {
                 }
             }
         }
+        self.control_from = self.control_at;
         self.control_at += len;
-        Some(Ready::Control { at, offset: self.control_offset + at as u64 })
+        true
     }
 
     fn damaged(&mut self, damage: Damage) -> Ready {
-        if let Some(session) = &mut self.session {
-            session.totals.damages += 1;
-            session.totals.damaged_bytes += damage.len;
-        }
-        Ready::Damage(damage)
-    }
-
-    fn view(&self, ready: Ready) -> Option<Item<'_>> {
-        let session = match ready {
-            Ready::Damage(damage) => return Some(Item::Damage(damage)),
-            Ready::Overflow(held_bytes) => return Some(Item::Overflow { held_bytes }),
-            _ => self.session.as_ref()?,
-        };
-        Some(match ready {
-            Ready::Event(picked) => return self.event(&picked),
-            Ready::Begin => Item::SessionBegin(session),
-            Ready::Control { at, offset } => {
-                let event = structural::read(session, self.control.get(at..)?).ok()?.0;
-                Item::Control(Control { session, offset, event })
-            }
-            _ => Item::SessionEnd(session),
-        })
-    }
-
-    /// The event that was picked.
-    #[inline(always)]
-    fn event(&self, picked: &Picked) -> Option<Item<'_>> {
-        let session = self.session.as_ref()?;
-        let c = self.merge.current()?;
-        let tables = session.tables_at(c.tables)?;
-        Some(Item::Event(Timed {
-            ts_ns: picked.ts_ns,
-            ticks: c.ticks,
-            thread: c.thread,
-            lane: c.lane,
-            late: picked.late,
-            depth: picked.depth,
-            task: picked.task,
-            kind: c.kind,
-            offset: c.offset,
-            event: typed(session, tables, &c),
-            session,
-            tables,
-            ended: picked.ended,
-            bytes: c.fields,
-        }))
-    }
-}
-
-/// The event that a stream stands at: its values were checked.
-#[inline(always)]
-fn typed<'a>(session: &'a Session, tables: &'a Tables, c: &Current<'a>) -> Event<'a> {
-    let (kind, bytes) = (c.kind, c.fields);
-    if kind >= KIND_DYNAMIC
-        && let Some(site) = tables.site_of(c.slot)
-    {
-        return Event::Site(SiteEvent { site, bytes });
-    }
-    let mut r = trace::encode::field::Reader::new(bytes);
-    match Event::read(kind, &mut r) {
-        Some(event) => event,
-        None => Event::Other(Other { kind, def: session.schema(kind), bytes }),
+        self.session.totals.damages += 1;
+        self.session.totals.damaged_bytes += damage.len;
+        self.damage = damage;
+        Ready::Damage
     }
 }

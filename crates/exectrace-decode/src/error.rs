@@ -11,7 +11,10 @@ use trace::encode::wire::VERSION;
 
 /// Why an input was refused. Opaque: ask [`Error::kind`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Error {
+pub struct Error(Box<Inner>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Inner {
     kind: ErrorKind,
     offset: u64,
     found: Vec<u8>,
@@ -34,22 +37,22 @@ pub enum ErrorKind {
 
 impl Error {
     pub(crate) fn new(kind: ErrorKind, offset: u64, found: &[u8]) -> Self {
-        Error { kind, offset, found: found[..found.len().min(8)].to_vec() }
+        Error(Box::new(Inner { kind, offset, found: found[..found.len().min(8)].to_vec() }))
     }
 
     /// What sort of error it is.
     pub fn kind(&self) -> ErrorKind {
-        self.kind
+        self.0.kind
     }
 
     /// Where in the input.
     pub fn offset(&self) -> u64 {
-        self.offset
+        self.0.offset
     }
 
     /// What was expected there.
     pub fn expected(&self) -> String {
-        match self.kind {
+        match self.0.kind {
             ErrorKind::Empty | ErrorKind::NotATrace => format!("magic {}", Hex(&MAGIC)),
             ErrorKind::Version { .. } => format!("version {VERSION}"),
         }
@@ -58,15 +61,15 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (at, expected) = (self.offset, self.expected());
-        match self.kind {
+        let (at, expected) = (self.0.offset, self.expected());
+        match self.0.kind {
             ErrorKind::Empty => {
                 write!(f, "not an exectrace trace: expected {expected} at offset 0, input is empty")
             }
             ErrorKind::NotATrace => write!(
                 f,
                 "not an exectrace trace: expected {expected} at offset {at}, found {}",
-                Hex(&self.found)
+                Hex(&self.0.found)
             ),
             ErrorKind::Version { found } => write!(
                 f,
@@ -92,7 +95,7 @@ impl fmt::Display for Hex<'_> {
 }
 
 /// A range of the input that was skipped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Damage {
     /// Where the range begins.
     pub offset: u64,
@@ -148,6 +151,12 @@ pub enum DamageKind {
         /// The other session.
         found: u64,
     },
+}
+
+impl Default for DamageKind {
+    fn default() -> Self {
+        DamageKind::Truncated { need: 0 }
+    }
 }
 
 impl DamageKind {

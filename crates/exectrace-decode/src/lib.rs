@@ -62,6 +62,7 @@ pub use crate::decoder::Control;
 pub use crate::decoder::Decoder;
 pub use crate::decoder::Item;
 pub use crate::decoder::Options;
+pub use crate::decoder::Stamp;
 pub use crate::decoder::Timed;
 pub use crate::error::Damage;
 pub use crate::error::DamageKind;

@@ -17,6 +17,7 @@ use trace::encode::wire::Header;
 
 use crate::batch::Batch;
 use crate::clock::Near;
+use crate::decoder::Stamp;
 use crate::error::Damage;
 use crate::open::Open;
 use crate::open::OpenSpan;
@@ -38,22 +39,35 @@ struct Held {
     body: Vec<u8>,
 }
 
+/// An event that was checked and waits for its turn.
+#[derive(Clone, Copy, Debug)]
+struct Ahead {
+    ticks: u64,
+    kind: u64,
+    /// Where it begins in the body.
+    at: u32,
+    /// Where its fields begin.
+    fields: u32,
+    slot: Slot,
+}
+
+/// Events that a stream looks ahead. 32: so many at once that stepping over them is a loop of its
+/// own, which costs half of what a step between two turns of the tournament does.
+const AHEAD_MAX: usize = 32;
+
 /// A lane of a thread.
 #[derive(Debug)]
 struct Stream {
     track: u32,
     rank: u64,
-    queue: VecDeque<Held>,
-    held: Held,
-    /// The next event: where it begins, its fields and its end in the body.
+    /// The next events; the one at `next` has its place in the tournament.
+    ahead: Vec<Ahead>,
+    next: usize,
+    /// Up to where the body was looked at, and the time there.
     at: usize,
-    fields: usize,
-    end: usize,
-    kind: u64,
-    slot: Slot,
     ticks: u64,
-    /// Whether there is a next event.
-    ready: bool,
+    held: Held,
+    queue: VecDeque<Held>,
 }
 
 /// When a stream's next event is, and which stream: thread, lane and index from the highest bit
@@ -144,30 +158,6 @@ impl Tournament {
 /// Before every other key: it has no stream.
 const FIRST: Key = Key { ticks: 0, rank: 0 };
 
-/// An event that is to be given out now.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Picked {
-    pub(crate) ts_ns: u64,
-    pub(crate) late: bool,
-    pub(crate) depth: u32,
-    pub(crate) task: u64,
-    pub(crate) ended: Option<OpenSpan>,
-}
-
-/// The event that a stream stands at.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Current<'a> {
-    pub(crate) offset: u64,
-    pub(crate) thread: u32,
-    pub(crate) lane: u8,
-    pub(crate) tables: u32,
-    pub(crate) kind: u64,
-    pub(crate) slot: Slot,
-    pub(crate) ticks: u64,
-    /// From the fields to the end of the batch.
-    pub(crate) fields: &'a [u8],
-}
-
 #[derive(Debug, Default)]
 struct ThreadTrack {
     open: Open,
@@ -188,6 +178,9 @@ pub(crate) struct Merge {
     others: Key,
     /// The latest time given out.
     given: u64,
+    given_events: u64,
+    stamp: Stamp,
+    ended: Option<OpenSpan>,
     held_bytes: usize,
     near: Near,
     spare: Vec<Vec<u8>>,
@@ -199,37 +192,50 @@ const SPARE_MAX: usize = 8;
 
 impl Stream {
     fn begin(&mut self) {
-        (self.at, self.end, self.ticks) = (0, 0, self.held.first_ticks);
+        self.ahead.clear();
+        (self.next, self.at, self.ticks) = (0, 0, self.held.first_ticks);
     }
 
-    /// Stands at the event at `at`; `false` where it is not a short one.
-    #[inline(always)]
-    fn quick(&mut self, session: &Session) -> bool {
-        let Some(rest) = self.held.body.get(self.at..) else { return false };
+    /// Whether no event of its batch was given out.
+    fn is_fresh(&self) -> bool {
+        self.next == 0 && self.ahead.first().is_some_and(|a| a.at == 0)
+    }
+
+    /// Looks ahead over short events; `false` where the next one is none.
+    fn look(&mut self, session: &Session) -> bool {
+        self.ahead.clear();
+        self.next = 0;
+        let Some(mut rest) = self.held.body.get(self.at..) else { return false };
+        // Two bytes at least make an event, so that small batches take no more than their share.
+        self.ahead.reserve_exact(AHEAD_MAX.min(rest.len() / 2));
         let Some(tables) = session.tables_at(self.held.tables) else { return false };
-        let Some(head) = shape::head(rest, tables.slots()) else { return false };
-        self.stand(&head, head.end as usize);
-        true
+        let slots = tables.slots();
+        let (mut at, mut ticks) = (self.at as u32, self.ticks);
+        while self.ahead.len() < AHEAD_MAX
+            && let Some(head) = shape::head(rest, slots)
+            && let Some(after) = rest.get(head.end as usize..)
+        {
+            ticks = ticks.saturating_add(head.delta);
+            let (kind, slot, fields) = (head.kind, head.slot, at + head.fields);
+            self.ahead.push(Ahead { ticks, kind, at, fields, slot });
+            at += head.end;
+            rest = after;
+        }
+        (self.at, self.ticks) = (at as usize, ticks);
+        !self.ahead.is_empty()
     }
 
-    #[inline(always)]
-    fn stand(&mut self, head: &shape::Head, len: usize) {
-        self.fields = self.at + head.fields as usize;
-        self.end = self.at + len;
-        self.kind = head.kind;
-        self.slot = head.slot;
-        self.ticks = self.ticks.saturating_add(head.delta);
-        self.ready = true;
-    }
-
-    /// The same for events of any size, and over the end of the batch; `Some` where the rest of
-    /// the batch cannot be read.
-    fn slow(&mut self, session: &Session) -> Option<Damage> {
+    /// The same for one event of any size; `Some` where the rest of the batch cannot be read.
+    fn look_slow(&mut self, session: &Session) -> Option<Damage> {
         let rest = self.held.body.get(self.at..).unwrap_or_default();
         let tables = session.tables_at(self.held.tables)?;
         match scan::step_slow(session, tables, rest) {
             Ok((head, len)) => {
-                self.stand(&head, len);
+                self.ticks = self.ticks.saturating_add(head.delta);
+                let (at, fields) = (self.at as u32, self.at as u32 + head.fields);
+                let (ticks, kind, slot) = (self.ticks, head.kind, head.slot);
+                self.ahead.push(Ahead { ticks, kind, at, fields, slot });
+                self.at += len;
                 None
             }
             Err(kind) => {
@@ -239,18 +245,21 @@ impl Stream {
         }
     }
 
-    /// Goes over to the next batch; gives the body of the one before.
-    fn next_batch(&mut self) -> Vec<u8> {
+    /// Goes over to the next batch; gives the body of the one before, `Err` where it was the last.
+    fn next_batch(&mut self) -> Result<Vec<u8>, Vec<u8>> {
         let next = self.queue.pop_front();
-        self.ready = next.is_some();
+        let is_last = next.is_none();
         let old = std::mem::replace(&mut self.held, next.unwrap_or_default());
         self.begin();
-        old.body
+        if is_last { Err(old.body) } else { Ok(old.body) }
     }
 
     #[inline(always)]
     fn key(&self) -> Key {
-        Key { ticks: self.ticks, rank: self.rank }
+        match self.ahead.get(self.next) {
+            Some(a) => Key { ticks: a.ticks, rank: self.rank },
+            None => NOBODY,
+        }
     }
 }
 
@@ -265,6 +274,9 @@ impl Default for Merge {
             lead: NOBODY,
             others: FIRST,
             given: 0,
+            given_events: 0,
+            stamp: Stamp::default(),
+            ended: None,
             held_bytes: 0,
             near: Near::default(),
             spare: Vec::new(),
@@ -290,7 +302,8 @@ impl Merge {
         let held = self.hold(batch, tables);
         let index = self.stream(&batch.header);
         let Some(stream) = self.streams.get_mut(index) else { return };
-        if stream.ready && stream.at == 0 && stream.held.sequence > held.sequence {
+        let is_idle = stream.key() == NOBODY;
+        if stream.is_fresh() && stream.held.sequence > held.sequence {
             let younger = std::mem::replace(&mut stream.held, held);
             stream.queue.push_front(younger);
             stream.begin();
@@ -298,14 +311,14 @@ impl Merge {
             let older = stream.queue.iter().rev().take_while(|q| q.sequence > held.sequence);
             let at = stream.queue.len() - older.count();
             stream.queue.insert(at, held);
-            if stream.ready {
+            if !is_idle {
                 return;
             }
         }
         if self.lead != NOBODY {
             self.tournament.set(self.lead.stream(), self.lead);
         }
-        let key = self.next_key(session, index);
+        let key = self.look_ahead(session, index);
         (self.lead, self.others) = (self.tournament.set(index, key).0, FIRST);
     }
 
@@ -345,13 +358,10 @@ impl Merge {
             rank: u64::from(h.thread) << 32 | u64::from(h.lane & 1) << 31 | index as u64,
             queue: VecDeque::new(),
             held: Held::default(),
+            ahead: Vec::new(),
+            next: 0,
             at: 0,
-            fields: 0,
-            end: 0,
-            kind: 0,
-            slot: Slot::UNKNOWN,
             ticks: 0,
-            ready: false,
         });
         self.tournament.grow(self.streams.len());
         index
@@ -375,35 +385,38 @@ impl Merge {
         };
     }
 
-    /// The key of the stream's next event.
-    #[inline]
+    /// Goes on by an event; gives the key of the stream's next one.
+    #[inline(always)]
     fn next_key(&mut self, session: &Session, index: usize) -> Key {
         let Some(stream) = self.streams.get_mut(index) else { return NOBODY };
-        stream.at = stream.end;
-        if stream.quick(session) {
-            return stream.key();
+        stream.next += 1;
+        match stream.ahead.get(stream.next) {
+            Some(a) => Key { ticks: a.ticks, rank: stream.rank },
+            None => self.look_ahead(session, index),
         }
-        self.next_key_slow(session, index)
     }
 
+    /// Looks at the next events of a stream that has given out all that it had ahead.
     #[inline(never)]
-    fn next_key_slow(&mut self, session: &Session, index: usize) -> Key {
+    fn look_ahead(&mut self, session: &Session, index: usize) -> Key {
         let Some(stream) = self.streams.get_mut(index) else { return NOBODY };
         loop {
+            if stream.look(session) {
+                return stream.key();
+            }
             if stream.at < stream.held.body.len() {
-                let Some(damage) = stream.slow(session) else { return stream.key() };
+                let Some(damage) = stream.look_slow(session) else { return stream.key() };
                 self.damages.push_back(damage);
             }
-            let body = stream.next_batch();
+            let next = stream.next_batch();
+            let is_last = next.is_err();
+            let (Ok(body) | Err(body)) = next;
             self.held_bytes -= body.capacity();
             if self.spare.len() < SPARE_MAX {
                 self.spare.push(body);
             }
-            if !stream.ready {
+            if is_last {
                 return NOBODY;
-            }
-            if stream.quick(session) {
-                return stream.key();
             }
         }
     }
@@ -414,41 +427,59 @@ impl Merge {
     }
 
     /// Gives out the next event: what it does to its thread is taken in.
-    #[inline]
-    pub(crate) fn pick(&mut self, session: &mut Session) -> Option<Picked> {
-        let index = self.lead.stream();
-        let stream = self.streams.get(index)?;
-        let track = self.tracks.get_mut(stream.track as usize)?;
-        let ticks = stream.ticks;
+    #[inline(always)]
+    pub(crate) fn pick(&mut self, session: &Session) -> bool {
+        let Some(stream) = self.streams.get(self.lead.stream()) else { return false };
+        let Some(ahead) = stream.ahead.get(stream.next) else { return false };
+        let Some(track) = self.tracks.get_mut(stream.track as usize) else { return false };
+        let ticks = ahead.ticks;
         let ts_ns = session.clock().ns_near(ticks, &mut self.near).max(track.last_ns);
         track.last_ns = ts_ns;
-        let late = ticks < self.given;
+        self.stamp = Stamp {
+            ts_ns,
+            ticks,
+            kind: ahead.kind,
+            offset: stream.held.offset + HEADER_BYTES as u64 + u64::from(ahead.at),
+            task: track.open.task(),
+            thread: stream.held.thread,
+            depth: track.open.depth(),
+            lane: stream.held.lane,
+            late: ticks < self.given,
+        };
         self.given = self.given.max(ticks);
-        session.totals.events += 1;
-        let (depth, task) = (track.open.depth(), track.open.task());
-        let ended = match stream.slot.action {
+        self.given_events += 1;
+        self.ended = match ahead.slot.action {
             Action::None => None,
             action => {
-                let fields = stream.held.body.get(stream.fields..).unwrap_or_default();
-                track.open.apply(action, stream.kind, ticks, stream.held.tables, fields)
+                let fields = stream.held.body.get(ahead.fields as usize..).unwrap_or_default();
+                track.open.apply(action, ahead.kind, ticks, stream.held.tables, fields)
             }
         };
-        Some(Picked { ts_ns, late, depth, task, ended })
+        true
     }
 
     /// The event that was picked.
     #[inline]
-    pub(crate) fn current(&self) -> Option<Current<'_>> {
+    pub(crate) fn stamp(&self) -> &Stamp {
+        &self.stamp
+    }
+
+    /// The span that it ended.
+    pub(crate) fn ended(&self) -> Option<OpenSpan> {
+        self.ended
+    }
+
+    /// What it is of, and the bytes from its fields to the end of its batch; the index of its
+    /// tables.
+    #[inline]
+    pub(crate) fn current(&self) -> Option<(Slot, &[u8], u32)> {
         let stream = self.streams.get(self.lead.stream())?;
-        Some(Current {
-            offset: stream.held.offset + (HEADER_BYTES + stream.at) as u64,
-            thread: stream.held.thread,
-            lane: stream.held.lane,
-            tables: stream.held.tables,
-            kind: stream.kind,
-            slot: stream.slot,
-            ticks: stream.ticks,
-            fields: stream.held.body.get(stream.fields..)?,
-        })
+        let ahead = stream.ahead.get(stream.next)?;
+        Some((ahead.slot, stream.held.body.get(ahead.fields as usize..)?, stream.held.tables))
+    }
+
+    /// How many events were given out, and the latest time of one.
+    pub(crate) fn given(&self) -> (u64, u64) {
+        (self.given_events, self.given)
     }
 }

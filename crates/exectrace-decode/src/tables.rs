@@ -554,12 +554,20 @@ pub struct Session {
     schemas: Schemas,
     epochs: Vec<Tables>,
     epoch_index: HashMap<u32, u32>,
+    /// Tables without any definition.
+    blank: Tables,
     #[allow(clippy::box_collection)]
     threads: BTreeMap<u64, Box<Thread>>,
     losses: BTreeMap<(u64, u64), u64>,
     notes: Vec<Note>,
     end: Option<End>,
     pub(crate) totals: Totals,
+}
+
+impl Default for Session {
+    fn default() -> Self {
+        Session::new(0, 0, 0)
+    }
 }
 
 impl Session {
@@ -572,6 +580,7 @@ impl Session {
             schemas: Schemas::new(),
             epochs: Vec::new(),
             epoch_index: HashMap::new(),
+            blank: Tables::new(0, &Schemas::new()),
             threads: BTreeMap::new(),
             losses: BTreeMap::new(),
             notes: Vec::new(),
@@ -608,6 +617,11 @@ impl Session {
     #[inline]
     pub(crate) fn tables_at(&self, index: u32) -> Option<&Tables> {
         self.epochs.get(index as usize)
+    }
+
+    #[inline]
+    pub(crate) fn blank(&self) -> &Tables {
+        &self.blank
     }
 
     /// The tables of every epoch, in the order in which they were met.

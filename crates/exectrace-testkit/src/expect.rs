@@ -72,7 +72,7 @@ fn add(item: Item<'_>, out: &mut Decoded) {
             let end = s.end().map_or("cut".into(), |e| format!("end events={}", e.events));
             out.others.push(format!("{end}: {} events", s.totals().events));
         }
-        Item::Control(c) => out.others.push(c.event.kind_name().unwrap_or("?").into()),
+        Item::Control(c) => out.others.push(c.event().kind_name().unwrap_or("?").into()),
         Item::Damage(d) => {
             out.damaged_bytes += d.len;
             out.others.push(d.to_string());
