@@ -104,9 +104,7 @@ fn spans_stand_under_those_that_hold_them() {
     define(&mut made, &[]);
     made.timed(1, 0, 0, |b| {
         for _ in 0..3 {
-            b.add(|w| {
-                w.varint(SPAN)?;
-                w.varint(1_000)?;
+            b.site(SPAN, 1_000, |w| {
                 w.text("x".into())?;
                 w.varint(1)
             });
@@ -158,9 +156,7 @@ fn numbers_that_json_has_no_word_for() {
     define(&mut made, &[]);
     made.timed(1, 0, 0, |b| {
         for ratio in [f64::NAN, f64::INFINITY, -1.5e300] {
-            b.add(|w| {
-                w.varint(INSTANT)?;
-                w.varint(0)?;
+            b.site(INSTANT, 0, |w| {
                 w.bytes(&ratio.to_le_bytes())?;
                 w.varint(0)?;
                 w.varint(999)

@@ -164,3 +164,41 @@ fn modules_tell_whether_they_have_names() {
     }]);
     assert_eq!(stat["modules"], want);
 }
+
+#[test]
+fn memory_does_not_grow_with_the_trace() {
+    let mut head = Made::session(9);
+    define(&mut head, &[]);
+    let mut batch = Made::session(9);
+    let before = batch.bytes.len();
+    batch.timed(1, 0, 0, |b| {
+        for _ in 0..2 {
+            b.site(LOG, 1, |w| {
+                w.text("x".repeat(30_000).as_str().into())?;
+                w.varint(0)
+            });
+        }
+    });
+    let batch = batch.bytes.split_off(before);
+    // 64 MiB of address space, for twice as much trace.
+    let count = (128 << 20) / batch.len();
+    let mut child = std::process::Command::new("sh")
+        .args(["-c", "ulimit -v 65536 && exec \"$0\" stat --json -"])
+        .arg(env!("CARGO_BIN_EXE_exectrace"))
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let feeder = std::thread::spawn(move || {
+        use std::io::Write;
+        input.write_all(&head.bytes)?;
+        (0..count).try_for_each(|_| input.write_all(&batch))
+    });
+    let output = child.wait_with_output().unwrap();
+    feeder.join().unwrap().unwrap();
+    assert_eq!(output.status.code(), Some(2), "it has no end mark");
+    let stat: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(stat["by_kind"]["log:http"], 2 * count);
+    assert!(stat["bytes"].as_u64().unwrap() > 127 << 20);
+}

@@ -196,15 +196,13 @@ fn hostile_text_is_shown_and_does_nothing() {
         b.add(|w| schema::Schema::put(w, 63, hostile, 1, hostile, &[]));
     });
     made.timed(1, 0, 0, |b| {
-        b.add(|w| {
-            w.varint(64)?;
-            w.varint(0)?;
+        b.site(64, 0, |w| {
             w.text(hostile)?;
             w.text(hostile)?;
             w.varint(1)
         });
-        b.add(|w| w.varint(65).and(w.varint(0)).and(w.varint(3)));
-        b.add(|w| w.varint(63).and(w.varint(0)));
+        b.site(65, 0, |w| w.varint(3));
+        b.site(63, 0, |_| Some(()));
     });
     made.end(1_000, 1);
     for command in COMMANDS {
@@ -274,4 +272,25 @@ fn output_that_cannot_be_written_is_1() {
     let err = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(err.starts_with("exectrace: cannot write output: "), "{err}");
     assert_eq!(err.lines().count(), 1);
+}
+
+#[test]
+fn colours_are_for_terminals_and_for_those_who_want_them() {
+    let file = File::new("colours", &whole().bytes);
+    let command = format!("'{}' events '{}'", env!("CARGO_BIN_EXE_exectrace"), file.path());
+    let on_terminal = |variable: (&str, &str)| {
+        let mut script = std::process::Command::new("script");
+        script.args(["-qec", &command, "/dev/null"]).stdin(Stdio::null());
+        script.env_remove("NO_COLOR").env("TERM", "xterm").env(variable.0, variable.1);
+        script.output().ok().map(|out| String::from_utf8(out.stdout).unwrap())
+    };
+    let Some(coloured) = on_terminal(("LANG", "C")) else {
+        println!("skipped: there is no `script` here to make a terminal");
+        return;
+    };
+    assert!(coloured.contains("\u{1b}[1mread_file\u{1b}[0m"), "{coloured}");
+    for variable in [("NO_COLOR", "1"), ("TERM", "dumb")] {
+        let plain = on_terminal(variable).unwrap();
+        assert!(plain.contains("read_file") && !plain.contains('\u{1b}'), "{plain}");
+    }
 }

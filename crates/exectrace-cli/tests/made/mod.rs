@@ -42,6 +42,20 @@ impl Body {
         self.count += 1;
         self
     }
+
+    /// Adds a timed event whose kind only the trace describes; `fields` writes its fields.
+    pub fn site(
+        &mut self,
+        kind: u64,
+        delta: u64,
+        fields: impl FnOnce(&mut Writer<'_>) -> Option<()>,
+    ) -> &mut Body {
+        self.add(|w| {
+            w.varint(kind)?;
+            fields(w)?;
+            w.varint(delta)
+        })
+    }
 }
 
 /// A trace in the making.
@@ -211,15 +225,11 @@ pub fn whole() -> Made {
     made.timed(1, 0, 1_000_000, |b| {
         b.add(|w| schema::ThreadStart::put(w, 0));
         b.add(|w| schema::ThreadCreate::put(w, 250_000, 2, 0));
-        b.add(|w| {
-            w.varint(SPAN)?;
-            w.varint(1_000_000)?;
+        b.site(SPAN, 1_000_000, |w| {
             w.text("a b.txt".into())?;
             w.varint(300)
         });
-        b.add(|w| {
-            w.varint(LOG)?;
-            w.varint(500_000)?;
+        b.site(LOG, 500_000, |w| {
             w.text("got \"it\"".into())?;
             w.varint(7)
         });
@@ -227,21 +237,15 @@ pub fn whole() -> Made {
     });
     made.timed(2, 0, 1_500_000, |b| {
         b.add(|w| schema::ThreadStart::put(w, 0));
-        b.add(|w| {
-            w.varint(TASK)?;
-            w.varint(100_000)?;
+        b.site(TASK, 100_000, |w| {
             w.varint(5)?;
             w.varint(0)
         });
         b.add(|w| schema::TaskSwitch::put(w, 100_000, 5));
-        b.add(|w| {
-            w.varint(COUNTER)?;
-            w.varint(100_000)?;
+        b.site(COUNTER, 100_000, |w| {
             w.varint(5) // zigzag of -3
         });
-        b.add(|w| {
-            w.varint(INSTANT)?;
-            w.varint(100_000)?;
+        b.site(INSTANT, 100_000, |w| {
             w.bytes(&0.5f64.to_le_bytes())?;
             w.varint(1)?;
             w.varint(1)
