@@ -86,6 +86,10 @@ pub trait Emission {
     fn after(&self, l: &Local);
     /// The site, and the types of the fields, where the kind is a dynamic one.
     fn site(&self) -> Option<(&'static Site, Types)>;
+    /// The kind, of an event whose site has a stack and is defined.
+    fn stacked_kind(&self, l: &Local) -> Option<(u32, usize)> {
+        self.site().and_then(|(site, _)| site.stacked_kind(l.tag.get()))
+    }
     /// The kind where the hot path cannot go on, for events without a site.
     fn cold_kind(&self, l: &Local) -> Option<(u32, usize)> {
         self.kind(l)
@@ -116,7 +120,12 @@ pub fn emit<E: Emission + Copy>(e: E) -> Outcome {
     let head = unsafe { &*base.cast::<Head>() };
     let word = head.publish.load(Relaxed);
     let at = word as u32 as usize;
-    let Some((kind, kind_len)) = e.kind(l) else { return inside(l, &{ e }, sp) };
+    let Some((kind, kind_len)) = e.kind(l) else {
+        return match e.stacked_kind(l) {
+            Some((kind, kind_len)) => stacked(l, e, kind, kind_len, sp),
+            None => inside(l, &{ e }, sp),
+        };
+    };
     if at > BATCH_BYTES_MAX - PREFIX_MAX - SLACK - e.len_max() {
         return inside(l, &{ e }, sp);
     }
@@ -128,6 +137,35 @@ pub fn emit<E: Emission + Copy>(e: E) -> Outcome {
     head.last_ticks.store(now, Relaxed);
     // SAFETY: emit#2: room was just checked.
     let end = unsafe { write(base.add(at), kind, kind_len, delta, &e, None) };
+    publish(head, word, base, end);
+    e.after(l);
+    gate::leave(l.busy());
+    Outcome::Recorded
+}
+
+/// The rest of [`emit`] for an event with a stack. A function of its own, so that the walk begins at
+/// the frame of its caller, the program's.
+#[inline(never)]
+fn stacked<E: Emission + Copy>(l: &Local, e: E, kind: u32, kind_len: usize, sp: u64) -> Outcome {
+    let fp = sys::fp();
+    let Some(r) = l.record() else { return inside(l, &{ e }, sp) };
+    let base = l.buffer.get();
+    // SAFETY: gate#3: the gate matched, so `base` is the buffer in this thread's slot.
+    let head = unsafe { &*base.cast::<Head>() };
+    let word = head.publish.load(Relaxed);
+    let at = word as u32 as usize;
+    if at > BATCH_BYTES_MAX - PREFIX_MAX - SLACK - varint::LEN_MAX - e.len_max() {
+        return inside(l, &{ e }, sp);
+    }
+    let stack = capture_stack(l, r, (l.tag.get() >> 1) as u32, fp, sp);
+    let now = clock::raw() >> l.shift.get();
+    let delta = now.wrapping_sub(head.last_ticks.load(Relaxed));
+    if delta >= varint::PACK_LIMIT {
+        return inside(l, &{ e }, sp);
+    }
+    head.last_ticks.store(now, Relaxed);
+    // SAFETY: emit#2: room was just checked.
+    let end = unsafe { write(base.add(at), kind, kind_len, delta, &e, Some(stack)) };
     publish(head, word, base, end);
     e.after(l);
     gate::leave(l.busy());
@@ -677,10 +715,20 @@ fn capture_stack(l: &Local, r: &Record, epoch: u32, fp: usize, sp: u64) -> u32 {
     if walk.frames == 0 {
         return 0;
     }
+    // The stack of the event before, nearly always: 64 bits of a keyed hash and the depth agree.
+    let shape = (walk.frames as u64) << 33 | u64::from(walk.truncated) << 32 | u64::from(epoch);
+    if l.stack_sum.get() == walk.sum && l.stack_shape.get() == shape {
+        return l.stack_id.get();
+    }
     // SAFETY: the walk has written so many frames.
     let frames = unsafe { std::slice::from_raw_parts(frames.as_ptr().cast::<u64>(), walk.frames) };
     match tables::stack_id(registry::mapping(), frames, walk.sum, walk.truncated, epoch) {
-        Some(id) => id,
+        Some(id) => {
+            l.stack_sum.set(walk.sum);
+            l.stack_shape.set(shape);
+            l.stack_id.set(id);
+            id
+        }
         None => {
             r.lose(Cause::StackTable);
             0

@@ -64,6 +64,14 @@ impl Site {
         (word >> 31 == tag).then_some((word as u32, (word >> 24) as usize & 3))
     }
 
+    /// The kind, where it is defined in the epoch of this tag and has a stack.
+    #[inline(always)]
+    pub fn stacked_kind(&self, tag: u64) -> Option<(u32, usize)> {
+        // Acquire: as above.
+        let word = self.word.load(Acquire);
+        (word >> 31 == tag | 1).then_some((word as u32, (word >> 24) as usize & 3))
+    }
+
     /// The kind, where it is defined in this epoch.
     pub fn kind(&self, epoch: u32) -> Option<(u32, usize)> {
         // Acquire: as above.
@@ -134,6 +142,9 @@ mod tests {
                 site.set(epoch, kind, true);
                 assert!(site.has_stack(epoch) && !site.has_stack(epoch ^ 1));
                 assert_eq!(site.plain_kind(u64::from(epoch) << 1), None);
+                assert_eq!(site.stacked_kind(u64::from(epoch ^ 1) << 1), None);
+                let (hot, hot_len) = site.stacked_kind(u64::from(epoch) << 1).unwrap();
+                assert_eq!((hot & 0xff_ffff, hot_len), (bytes, len));
                 assert_eq!(kind_number(site.word()), u64::from(kind));
             }
         }

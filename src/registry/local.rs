@@ -77,10 +77,12 @@ pub struct Local {
     pub number: Cell<u32>,
     /// Name of the function that this thread runs, where it is known.
     pub function: Cell<&'static str>,
-    /// The stack of the event before: its hash and its id, with the epoch above.
-    pub stack_hash: Cell<u64>,
-    /// See `stack_hash`.
-    pub stack_id: Cell<u64>,
+    /// The stack of the event before: the sum of its hash.
+    pub stack_sum: Cell<u64>,
+    /// Its depth, whether it was cut, and its epoch.
+    pub stack_shape: Cell<u64>,
+    /// Its id.
+    pub stack_id: Cell<u32>,
 }
 
 impl Local {
@@ -105,7 +107,8 @@ impl Local {
             creator: Cell::new(0),
             number: Cell::new(0),
             function: Cell::new(""),
-            stack_hash: Cell::new(0),
+            stack_sum: Cell::new(0),
+            stack_shape: Cell::new(0),
             stack_id: Cell::new(0),
         }
     }
