@@ -148,7 +148,7 @@ impl Printer<'_> {
                 match self.options.common.json {
                     true => self.json(event, out)?,
                     false => {
-                        self.heading(event.session, out)?;
+                        self.heading(event.session(), out)?;
                         self.text(event, out)?;
                     }
                 }
@@ -202,7 +202,7 @@ impl Printer<'_> {
         let _ = write!(line, "{:>13}  ", time::ms(event.ts_ns));
         let from = line.len();
         let _ = write!(line, "T{}", event.thread);
-        if let Some(known) = event.session.thread(u64::from(event.thread))
+        if let Some(known) = event.session().thread(u64::from(event.thread))
             && !known.name.is_empty()
         {
             line.push(' ');
@@ -238,7 +238,7 @@ impl Printer<'_> {
     }
 
     fn stack_text(&mut self, event: &Timed<'_>, id: u64, out: &mut Out) -> Result<(), Failure> {
-        let Some(stack) = self.stacks.get(self.session, event.tables, id, site_of(event)) else {
+        let Some(stack) = self.stacks.get(self.session, event.tables(), id, site_of(event)) else {
             return out.styled(Style::Dim, "                 (no stack was kept)\n");
         };
         let shown = if self.options.all_frames { stack.calls.len() } else { inside(&stack.calls) };
@@ -256,15 +256,16 @@ impl Printer<'_> {
     }
 
     fn json(&mut self, event: &Timed<'_>, out: &mut Out) -> Result<(), Failure> {
-        let stack: Option<Option<Rc<Stack>>> =
-            event.stack().map(|id| self.stacks.get(self.session, event.tables, id, site_of(event)));
+        let stack: Option<Option<Rc<Stack>>> = event
+            .stack()
+            .map(|id| self.stacks.get(self.session, event.tables(), id, site_of(event)));
         let mut bytes = std::mem::take(&mut self.bytes);
         bytes.clear();
         json::object(&mut bytes, |o| {
             o.put("ts_ns", event.ts_ns);
             o.put("session", self.session);
             o.put("thread", event.thread);
-            let thread = event.session.thread(u64::from(event.thread));
+            let thread = event.session().thread(u64::from(event.thread));
             o.put("tid", thread.map(|t| t.tid).filter(|tid| *tid != 0));
             o.put("kind", kind_name(event));
             o.put("name", event.name().map(json::text));
@@ -305,7 +306,7 @@ impl Printer<'_> {
 
 /// The site of the event itself.
 fn site_of<'a>(event: &Timed<'a>) -> Option<&'a Site> {
-    match &event.event {
+    match &event.event() {
         Event::Site(site) => Some(site.site),
         _ => None,
     }
@@ -313,7 +314,7 @@ fn site_of<'a>(event: &Timed<'a>) -> Option<&'a Site> {
 
 /// The kind as output has it.
 fn kind_name<'a>(event: &Timed<'a>) -> Cow<'a, str> {
-    match &event.event {
+    match &event.event() {
         Event::Site(site) => Cow::Borrowed(match site.site.class() {
             Some(Class::Instant) => "Instant",
             Some(Class::Counter) => "Counter",
@@ -336,7 +337,7 @@ fn is_kind(event: &Timed<'_>, wanted: &str) -> bool {
     if kind_name(event).eq_ignore_ascii_case(wanted) {
         return true;
     }
-    let Event::Site(site) = &event.event else { return false };
+    let Event::Site(site) = &event.event() else { return false };
     let Some(class) = site.site.class() else { return false };
     match wanted.split_once(':') {
         None => class.name().eq_ignore_ascii_case(wanted),
@@ -349,7 +350,7 @@ fn is_kind(event: &Timed<'_>, wanted: &str) -> bool {
 
 /// How many spans of the thread are around the one that begins or ends here.
 fn depth(event: &Timed<'_>) -> Option<u32> {
-    match &event.event {
+    match &event.event() {
         Event::Site(site) if site.site.class() == Some(Class::Span) => Some(event.depth),
         Event::SpanEnd(_) => Some(event.depth.saturating_sub(1)),
         Event::SpanEndAt(end) => Some(u32::try_from(end.depth).unwrap_or(u32::MAX)),
@@ -359,7 +360,7 @@ fn depth(event: &Timed<'_>) -> Option<u32> {
 
 /// Adds the event's own fields, as an object and, where their names are free, beside it.
 fn put_fields(o: &mut json::Entries<'_, '_>, event: &Timed<'_>) {
-    let (session, tables) = (event.session, event.tables);
+    let (session, tables) = (event.session(), event.tables());
     let mut fields: Vec<(Cow<'_, str>, Json<'_>)> = Vec::new();
     let mut cut: Vec<(Cow<'_, str>, u64)> = Vec::new();
     for (name, value) in event.fields() {
@@ -416,7 +417,7 @@ fn push_rest(line: &mut String, event: &Timed<'_>) {
         if !matches!(value, Value::Stack(_)) {
             push_safe(name, line);
             line.push('=');
-            value::push(line, &value, event.session, event.tables);
+            value::push(line, &value, event.session(), event.tables());
             line.push(' ');
         }
     }
