@@ -564,9 +564,11 @@ fn exchange(l: &Local, m: &Mapping, r: &Record, generation: u32) -> Result<(), S
     // Ordinal and epoch were stored before the gate was turned to this generation.
     let session = m.front().ordinal.load(Relaxed);
     if l.session.get() != session {
-        l.session.set(session);
-        l.shift.set(Clock::get().shift());
         r.join_session();
+        l.shift.set(Clock::get().shift());
+        // Last: whoever leaves this by longjmp begins it again.
+        crate::sync::compiler_fence(Ordering::SeqCst);
+        l.session.set(session);
     }
     l.set(local::SLOW, is_slow());
     let epoch = m.front().epoch.load(Relaxed);
