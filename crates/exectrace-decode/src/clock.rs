@@ -26,24 +26,28 @@ pub struct Snapshot {
     since_start_ns: i64,
 }
 
-/// Nanoseconds for a tick, as `multiplier / 2^shift`: 63 significant bits.
-#[derive(Clone, Copy, Debug)]
+/// Nanoseconds for a tick: `whole + part / 2^64`.
+#[derive(Clone, Copy, Debug, Default)]
 struct Slope {
-    multiplier: u64,
-    shift: u32,
+    whole: u64,
+    part: u64,
 }
 
 impl Slope {
     /// `ns` nanoseconds in `ticks` ticks.
     fn new(ns: u64, ticks: u64) -> Option<Slope> {
         let whole = ns.checked_div(ticks)?;
-        let shift = (whole.leading_zeros()).min(63);
-        let multiplier = (u128::from(ns) << shift) / u128::from(ticks);
-        Some(Slope { multiplier: u64::try_from(multiplier).ok()?, shift })
+        let part = (u128::from(ns - whole * ticks) << 64) / u128::from(ticks);
+        Some(Slope { whole, part: part as u64 })
+    }
+
+    #[inline(always)]
+    fn part_ns(self, ticks: u64) -> u64 {
+        ((u128::from(ticks) * u128::from(self.part)) >> 64) as u64
     }
 
     fn ns(self, ticks: u64) -> i64 {
-        let ns = (u128::from(ticks) * u128::from(self.multiplier)) >> self.shift;
+        let ns = u128::from(ticks) * u128::from(self.whole) + u128::from(self.part_ns(ticks));
         i64::try_from(ns).map_or(NS_MAX, |ns| ns.min(NS_MAX))
     }
 }
@@ -62,18 +66,13 @@ impl Segment {
     }
 }
 
-/// The stretch that was used last, and how many ticks it has; none at first.
-#[derive(Clone, Copy, Debug)]
+/// The stretch that was used last: what of it needs no clamps. None at first.
+#[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Near {
-    segment: Segment,
+    from: u64,
     len: u64,
-}
-
-impl Default for Near {
-    fn default() -> Self {
-        let slope = Slope { multiplier: 0, shift: 0 };
-        Near { segment: Segment { from: 0, from_ns: 0, slope }, len: 0 }
-    }
+    from_ns: u64,
+    slope: Slope,
 }
 
 /// The rule from ticks to nanoseconds of one session.
@@ -91,7 +90,7 @@ impl Clock {
     /// 0 where that is not known.
     pub fn new(start: u64, rate: u64) -> Clock {
         let slope = Slope::new(1_000_000_000, rate);
-        let slope = slope.unwrap_or(Slope { multiplier: 1, shift: 0 });
+        let slope = slope.unwrap_or(Slope { whole: 1, part: 0 });
         let segments = vec![Segment { from: start, from_ns: 0, slope }];
         Clock { start, rate, snapshots: Vec::new(), segments, ignored: 0 }
     }
@@ -132,23 +131,27 @@ impl Clock {
     }
 
     /// The same; `near` remembers the stretch for the next call.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn ns_near(&self, ticks: u64, near: &mut Near) -> u64 {
-        if ticks.wrapping_sub(near.segment.from) >= near.len {
-            *near = self.near(ticks);
+        let passed = ticks.wrapping_sub(near.from);
+        if passed < near.len {
+            return near.from_ns + passed * near.slope.whole + near.slope.part_ns(passed);
         }
-        near.segment.ns(ticks).max(0) as u64
+        self.ns_far(ticks, near)
     }
 
     #[inline(never)]
-    fn near(&self, ticks: u64) -> Near {
+    fn ns_far(&self, ticks: u64, near: &mut Near) -> u64 {
         let after = self.segments.partition_point(|s| s.from <= ticks);
-        let flat = Slope { multiplier: 0, shift: 0 };
         let end = self.segments.get(after).map_or(u64::MAX, |s| s.from);
-        match after.checked_sub(1).and_then(|at| self.segments.get(at)) {
-            Some(s) => Near { segment: *s, len: end - s.from },
-            None => Near { segment: Segment { from: 0, from_ns: 0, slope: flat }, len: end },
+        let Some(s) = after.checked_sub(1).and_then(|at| self.segments.get(at)) else { return 0 };
+        *near = Near::default();
+        // Near is what can neither be negative nor overflow.
+        let room = (1 << 61) / s.slope.whole.saturating_add(1);
+        if let Ok(from_ns @ ..=0x1fff_ffff_ffff_ffff) = u64::try_from(s.from_ns) {
+            *near = Near { from: s.from, len: room.min(end - s.from), from_ns, slope: s.slope };
         }
+        s.ns(ticks).max(0) as u64
     }
 
     /// The wall clock, nanoseconds since 1970, at this many nanoseconds since the session's start;

@@ -30,7 +30,6 @@ use crate::event::Structural;
 use crate::event::Value;
 use crate::merge::Merge;
 use crate::open::OpenSpan;
-use crate::shape::Slot;
 use crate::source::Source;
 use crate::source::Unit;
 use crate::structural;
@@ -153,30 +152,29 @@ impl<'a> Timed<'a> {
     #[inline]
     pub fn tables(&self) -> &'a Tables {
         let session = self.session();
-        let index = self.decoder.merge.current().map(|c| c.2);
-        index.and_then(|i| session.tables_at(i)).unwrap_or(session.blank())
+        session.tables_at(self.decoder.merge.tables()).unwrap_or(session.blank())
     }
 
     /// What it says. Its values were checked before it was given out.
     #[inline]
     pub fn event(&self) -> Event<'a> {
-        let (kind, session) = (self.kind, self.session());
-        let (slot, bytes, tables) = self.decoder.merge.current().unwrap_or((Slot::UNKNOWN, &[], 0));
+        let (kind, bytes) = (self.kind, self.bytes());
         if kind >= KIND_DYNAMIC
-            && let Some(site) = session.tables_at(tables).and_then(|t| t.site_of(slot))
+            && let Some(site) = self.tables().site_at(self.decoder.merge.steps())
         {
             return Event::Site(SiteEvent { site, bytes });
         }
         let mut r = Reader::new(bytes);
         match Event::read(kind, &mut r) {
             Some(event) => event,
-            None => Event::Other(Other { kind, def: session.schema(kind), bytes }),
+            None => Event::Other(Other { kind, def: self.session().schema(kind), bytes }),
         }
     }
 
     /// From its fields to the end of its batch.
+    #[inline]
     fn bytes(&self) -> &'a [u8] {
-        self.decoder.merge.current().map_or(&[], |c| c.1)
+        self.decoder.merge.fields()
     }
 
     /// The name of its kind: of a static kind its own, of a site that of its class.
@@ -252,17 +250,6 @@ enum Ready {
     End,
 }
 
-/// How far events may be given out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Release {
-    #[default]
-    Nothing,
-    Before(u64),
-    /// Until fewer bytes than this are held.
-    Down(usize),
-    Everything,
-}
-
 /// Decodes a trace: typed events of all threads in the order of time. Feed it with
 /// [`Decoder::push`], then ask [`Decoder::next_item`] until it gives `None`.
 #[derive(Debug, Default)]
@@ -272,7 +259,6 @@ pub struct Decoder {
     /// The open session; a blank one where none is.
     session: Session,
     merge: Merge,
-    release: Release,
     /// A generation that waits for its late threads.
     waiting: Option<(u64, BTreeSet<u64>)>,
     /// The body of the control batch that is given out, and how far.
@@ -342,28 +328,13 @@ impl Decoder {
         if std::mem::take(&mut self.lent) {
             self.merge.advance(&self.session);
         }
-        self.pick()
-    }
-
-    #[inline(always)]
-    fn pick(&mut self) -> bool {
-        let Some(ticks) = self.merge.next_ticks() else { return false };
-        let may = match self.release {
-            Release::Nothing => false,
-            Release::Before(end) => ticks < end,
-            Release::Down(bytes) => self.merge.held_bytes() > bytes,
-            Release::Everything => true,
-        };
-        if !may || !self.merge.damages.is_empty() {
-            return false;
-        }
         self.lent = self.merge.pick(&self.session);
         self.lent
     }
 
     fn next_ready(&mut self) -> Result<Option<Ready>, Error> {
         loop {
-            if let Some(damage) = self.merge.damages.pop_front() {
+            if let Some(damage) = self.merge.next_damage() {
                 return Ok(Some(self.damaged(damage)));
             }
             if std::mem::take(&mut self.ended) {
@@ -374,13 +345,12 @@ impl Decoder {
             if self.next_control() {
                 return Ok(Some(Ready::Control));
             }
-            if self.pick() {
+            if self.next_event() {
                 return Ok(Some(Ready::Event));
             }
-            if !self.merge.damages.is_empty() {
-                continue;
+            if let Some(damage) = self.merge.next_damage() {
+                return Ok(Some(self.damaged(damage)));
             }
-            self.release = Release::Nothing;
             if std::mem::take(&mut self.ending) {
                 self.ended = true;
                 self.count();
@@ -395,7 +365,7 @@ impl Decoder {
 
     /// Brings the session's totals up to what was given out.
     fn count(&mut self) {
-        let (events, last) = self.merge.given();
+        let (events, last) = self.merge.counts();
         self.session.totals.events = events;
         if events > 0 {
             self.session.saw_ticks(last);
@@ -410,7 +380,7 @@ impl Decoder {
                 return Some(Ready::Begin);
             }
             Unit::End => {
-                self.release = Release::Everything;
+                self.merge.release(u64::MAX);
                 self.ending = true;
             }
             Unit::Batch(held) => {
@@ -445,13 +415,13 @@ impl Decoder {
         if let (Some(thread), Some((at, threads))) = (late, &mut self.waiting) {
             threads.remove(&thread);
             if threads.is_empty() {
-                self.release = Release::Before(*at);
+                self.merge.release(*at);
                 self.waiting = None;
             }
         }
         let (held_bytes, max) = (self.merge.held_bytes(), self.options.held_bytes_max);
         if held_bytes > max {
-            self.release = Release::Down(max / 2);
+            self.merge.release_down_to(max / 2 + 1);
             return Some(Ready::Overflow(held_bytes));
         }
         None
@@ -468,7 +438,7 @@ impl Decoder {
                 Ok((_, len)) => at += len,
                 Err(kind) => {
                     let (offset, len) = (self.control_offset + at as u64, rest.len() as u64);
-                    self.merge.damages.push_back(Damage { offset, len, kind });
+                    self.merge.damaged(Damage { offset, len, kind });
                     break;
                 }
             }
@@ -494,9 +464,9 @@ impl Decoder {
             let before = self.waiting.take().map_or(0, |w| w.0);
             let late: BTreeSet<u64> = end.late.iter().collect();
             match late.is_empty() {
-                true => self.release = Release::Before(before.max(end.at)),
+                true => self.merge.release(before.max(end.at)),
                 false => {
-                    self.release = Release::Before(before);
+                    self.merge.release(before);
                     self.waiting = Some((end.at, late));
                 }
             }

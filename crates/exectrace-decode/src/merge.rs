@@ -19,6 +19,7 @@ use crate::batch::Batch;
 use crate::clock::Near;
 use crate::decoder::Stamp;
 use crate::error::Damage;
+use crate::open::Change;
 use crate::open::Open;
 use crate::open::OpenSpan;
 use crate::scan;
@@ -48,7 +49,9 @@ struct Ahead {
     at: u32,
     /// Where its fields begin.
     fields: u32,
-    slot: Slot,
+    /// As in [`Slot`].
+    steps: u32,
+    action: Action,
 }
 
 /// Events that a stream looks ahead. 32: so many at once that stepping over them is a loop of its
@@ -59,7 +62,6 @@ const AHEAD_MAX: usize = 32;
 #[derive(Debug)]
 struct Stream {
     track: u32,
-    rank: u64,
     /// The next events; the one at `next` has its place in the tournament.
     ahead: Vec<Ahead>,
     next: usize,
@@ -70,44 +72,24 @@ struct Stream {
     queue: VecDeque<Held>,
 }
 
-/// When a stream's next event is, and which stream: thread, lane and index from the highest bit
-/// down, so that equal times have an order.
+/// When a stream's next event is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Key {
+struct Place {
+    /// At most [`TICKS_MAX`]; above it where the stream has no next event.
     ticks: u64,
-    rank: u64,
+    stream: usize,
 }
 
-/// The key of a stream without a next event.
-const NOBODY: Key = Key { ticks: u64::MAX, rank: u64::MAX };
+/// The last time that has an order: what is later comes out as the input has it.
+const TICKS_MAX: u64 = u64::MAX - 1;
 
-impl Key {
-    #[inline(always)]
-    fn is_before(self, other: Key) -> bool {
-        let whole = |k: Key| u128::from(k.ticks) << 64 | u128::from(k.rank);
-        whole(self) < whole(other)
-    }
+/// The place of a stream without a next event.
+const NOBODY: Place = Place { ticks: u64::MAX, stream: 0 };
 
-    /// The earlier of two. Which one that is cannot be predicted, so it must not be a branch.
-    #[inline(always)]
-    fn min(self, other: Key) -> Key {
-        let first = self.is_before(other);
-        Key {
-            ticks: std::hint::select_unpredictable(first, self.ticks, other.ticks),
-            rank: std::hint::select_unpredictable(first, self.rank, other.rank),
-        }
-    }
-
-    #[inline(always)]
-    fn stream(self) -> usize {
-        (self.rank & 0x7fff_ffff) as usize
-    }
-}
-
-/// The winner of each pair; leaves from the middle on.
+/// The winner of each pair, leaves from the middle on: those of pair n stand at 2n and 2n + 1.
 #[derive(Debug, Default)]
 struct Tournament {
-    nodes: Vec<Key>,
+    nodes: Vec<Place>,
 }
 
 impl Tournament {
@@ -115,26 +97,25 @@ impl Tournament {
         self.nodes.len() / 2
     }
 
+    /// Puts a stream's next event in; gives the winner and the earliest time of all others.
+    /// Which of a pair wins cannot be predicted, so it must not be a branch.
     #[inline(always)]
-    fn winner(&self) -> Key {
-        self.nodes.get(1).copied().unwrap_or(NOBODY)
-    }
-
-    /// Puts a stream's next event in; gives the winner and the best of all other streams.
-    #[inline(always)]
-    fn set(&mut self, stream: usize, key: Key) -> (Key, Key) {
-        let mut at = self.leaves() + stream;
-        let (mut best, mut others) = (key, NOBODY);
-        let nodes = &mut self.nodes[..];
-        while at > 1 && at < nodes.len() {
-            nodes[at] = best;
-            let other = nodes.get(at ^ 1).copied().unwrap_or(NOBODY);
-            others = others.min(other);
-            best = best.min(other);
+    fn set(&mut self, place: Place) -> (Place, u64) {
+        let mut at = self.leaves() + place.stream;
+        let (mut best, mut others) = (place, u64::MAX);
+        let (pairs, _) = self.nodes.as_chunks_mut::<2>();
+        while at > 1
+            && let Some(pair) = pairs.get_mut(at / 2)
+        {
+            let side = at & 1;
+            pair[side] = best;
+            let other = pair[side ^ 1];
+            others = others.min(other.ticks);
+            // The left one wins at equal times.
+            let wins = other.ticks < best.ticks.saturating_add(side as u64);
+            best.ticks = std::hint::select_unpredictable(wins, other.ticks, best.ticks);
+            best.stream = std::hint::select_unpredictable(wins, other.stream, best.stream);
             at /= 2;
-        }
-        if let Some(root) = nodes.get_mut(1) {
-            *root = best;
         }
         (best, others)
     }
@@ -146,17 +127,24 @@ impl Tournament {
             return;
         }
         let leaves = streams.next_power_of_two().max(8);
-        let mut nodes = vec![NOBODY; leaves * 2];
-        nodes[leaves..leaves + old].copy_from_slice(&self.nodes[old..]);
-        for at in (1..leaves).rev() {
-            nodes[at] = nodes[at * 2].min(nodes[at * 2 + 1]);
+        let mut grown = Tournament { nodes: vec![NOBODY; leaves * 2] };
+        for place in &self.nodes[old..] {
+            if *place != NOBODY {
+                grown.set(*place);
+            }
         }
-        self.nodes = nodes;
+        self.nodes = grown.nodes;
     }
 }
 
-/// Before every other key: it has no stream.
-const FIRST: Key = Key { ticks: 0, rank: 0 };
+/// What was given out last, but what its [`Stamp`] has.
+#[derive(Clone, Copy, Debug, Default)]
+struct Given {
+    stream: usize,
+    fields: usize,
+    steps: u32,
+    tables: u32,
+}
 
 #[derive(Debug, Default)]
 struct ThreadTrack {
@@ -172,19 +160,25 @@ pub(crate) struct Merge {
     tournament: Tournament,
     tracks: Vec<ThreadTrack>,
     by_thread: HashMap<u32, u32>,
-    /// The key of the event to give out next. What the tournament has of its stream may be older.
-    lead: Key,
-    /// The best of all streams but the leading one; [`FIRST`] where that is not known.
-    others: Key,
+    /// The event to give out next. What the tournament has of its stream may be older.
+    lead: Place,
+    /// The earliest time of all streams but the leading one; 0 where that is not known.
+    others: u64,
+    /// Events before this time may be given out.
+    limit: u64,
+    /// What `limit` is once `damages` were told.
+    limit_after: u64,
+    /// Where fewer bytes than this are held, nothing more may be given out.
+    enough: usize,
     /// The latest time given out.
-    given: u64,
-    given_events: u64,
+    latest: u64,
+    events: u64,
     stamp: Stamp,
-    ended: Option<OpenSpan>,
+    given: Given,
     held_bytes: usize,
     near: Near,
     spare: Vec<Vec<u8>>,
-    pub(crate) damages: VecDeque<Damage>,
+    damages: VecDeque<Damage>,
 }
 
 /// Buffers kept for the next batches: a bound, so that they do not add to a small input's memory.
@@ -216,8 +210,9 @@ impl Stream {
             && let Some(after) = rest.get(head.end as usize..)
         {
             ticks = ticks.saturating_add(head.delta);
-            let (kind, slot, fields) = (head.kind, head.slot, at + head.fields);
-            self.ahead.push(Ahead { ticks, kind, at, fields, slot });
+            let Slot { steps, action, .. } = head.slot;
+            let (kind, fields) = (head.kind, at + head.fields);
+            self.ahead.push(Ahead { ticks, kind, at, fields, steps, action });
             at += head.end;
             rest = after;
         }
@@ -233,8 +228,9 @@ impl Stream {
             Ok((head, len)) => {
                 self.ticks = self.ticks.saturating_add(head.delta);
                 let (at, fields) = (self.at as u32, self.at as u32 + head.fields);
-                let (ticks, kind, slot) = (self.ticks, head.kind, head.slot);
-                self.ahead.push(Ahead { ticks, kind, at, fields, slot });
+                let Slot { steps, action, .. } = head.slot;
+                let (ticks, kind) = (self.ticks, head.kind);
+                self.ahead.push(Ahead { ticks, kind, at, fields, steps, action });
                 self.at += len;
                 None
             }
@@ -254,12 +250,10 @@ impl Stream {
         if is_last { Err(old.body) } else { Ok(old.body) }
     }
 
+    /// The time of the next event, as the tournament has it.
     #[inline(always)]
-    fn key(&self) -> Key {
-        match self.ahead.get(self.next) {
-            Some(a) => Key { ticks: a.ticks, rank: self.rank },
-            None => NOBODY,
-        }
+    fn next_ticks(&self) -> u64 {
+        self.ahead.get(self.next).map_or(NOBODY.ticks, |a| a.ticks.min(TICKS_MAX))
     }
 }
 
@@ -272,11 +266,14 @@ impl Default for Merge {
             tracks: Vec::new(),
             by_thread: HashMap::new(),
             lead: NOBODY,
-            others: FIRST,
-            given: 0,
-            given_events: 0,
+            others: 0,
+            limit: 0,
+            limit_after: 0,
+            enough: 0,
+            latest: 0,
+            events: 0,
             stamp: Stamp::default(),
-            ended: None,
+            given: Given::default(),
             held_bytes: 0,
             near: Near::default(),
             spare: Vec::new(),
@@ -302,7 +299,7 @@ impl Merge {
         let held = self.hold(batch, tables);
         let index = self.stream(&batch.header);
         let Some(stream) = self.streams.get_mut(index) else { return };
-        let is_idle = stream.key() == NOBODY;
+        let is_idle = stream.next_ticks() > TICKS_MAX;
         if stream.is_fresh() && stream.held.sequence > held.sequence {
             let younger = std::mem::replace(&mut stream.held, held);
             stream.queue.push_front(younger);
@@ -316,10 +313,10 @@ impl Merge {
             }
         }
         if self.lead != NOBODY {
-            self.tournament.set(self.lead.stream(), self.lead);
+            self.tournament.set(self.lead);
         }
-        let key = self.look_ahead(session, index);
-        (self.lead, self.others) = (self.tournament.set(index, key).0, FIRST);
+        let ticks = self.look_ahead(session, index);
+        (self.lead, self.others) = (self.tournament.set(Place { ticks, stream: index }).0, 0);
     }
 
     fn hold(&mut self, batch: &Batch<'_>, tables: u32) -> Held {
@@ -355,7 +352,6 @@ impl Merge {
         self.by_lane.insert((h.thread, h.lane), index as u32);
         self.streams.push(Stream {
             track,
-            rank: u64::from(h.thread) << 32 | u64::from(h.lane & 1) << 31 | index as u64,
             queue: VecDeque::new(),
             held: Held::default(),
             ahead: Vec::new(),
@@ -368,45 +364,36 @@ impl Merge {
     }
 
     /// Goes on from the event that was given out last, which is of the leading stream.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn advance(&mut self, session: &Session) {
-        let index = self.lead.stream();
-        let key = self.next_key(session, index);
-        if key.is_before(self.others) {
-            self.lead = key;
+        let index = self.lead.stream;
+        let Some(stream) = self.streams.get_mut(index) else { return };
+        stream.next += 1;
+        let ticks = match stream.ahead.get(stream.next) {
+            Some(a) => a.ticks.min(TICKS_MAX),
+            None => self.look_ahead(session, index),
+        };
+        if ticks < self.others {
+            self.lead.ticks = ticks;
             return;
         }
-        let (winner, others) = self.tournament.set(index, key);
+        let (winner, others) = self.tournament.set(Place { ticks, stream: index });
         self.lead = winner;
-        let first = winner.rank == key.rank;
-        self.others = Key {
-            ticks: std::hint::select_unpredictable(first, others.ticks, FIRST.ticks),
-            rank: std::hint::select_unpredictable(first, others.rank, FIRST.rank),
-        };
-    }
-
-    /// Goes on by an event; gives the key of the stream's next one.
-    #[inline(always)]
-    fn next_key(&mut self, session: &Session, index: usize) -> Key {
-        let Some(stream) = self.streams.get_mut(index) else { return NOBODY };
-        stream.next += 1;
-        match stream.ahead.get(stream.next) {
-            Some(a) => Key { ticks: a.ticks, rank: stream.rank },
-            None => self.look_ahead(session, index),
-        }
+        self.others = std::hint::select_unpredictable(winner.stream == index, others, 0);
     }
 
     /// Looks at the next events of a stream that has given out all that it had ahead.
     #[inline(never)]
-    fn look_ahead(&mut self, session: &Session, index: usize) -> Key {
-        let Some(stream) = self.streams.get_mut(index) else { return NOBODY };
+    fn look_ahead(&mut self, session: &Session, index: usize) -> u64 {
+        let Some(stream) = self.streams.get_mut(index) else { return NOBODY.ticks };
         loop {
             if stream.look(session) {
-                return stream.key();
+                return stream.next_ticks();
             }
             if stream.at < stream.held.body.len() {
-                let Some(damage) = stream.look_slow(session) else { return stream.key() };
+                let Some(damage) = stream.look_slow(session) else { return stream.next_ticks() };
                 self.damages.push_back(damage);
+                self.limit = 0;
             }
             let next = stream.next_batch();
             let is_last = next.is_err();
@@ -415,21 +402,47 @@ impl Merge {
             if self.spare.len() < SPARE_MAX {
                 self.spare.push(body);
             }
+            if self.held_bytes < self.enough {
+                (self.limit, self.limit_after, self.enough) = (0, 0, 0);
+            }
             if is_last {
-                return NOBODY;
+                return NOBODY.ticks;
             }
         }
     }
 
-    /// The time of the event to give out next.
-    pub(crate) fn next_ticks(&self) -> Option<u64> {
-        (self.lead.rank != NOBODY.rank).then_some(self.lead.ticks)
+    /// Lets events before `limit` out; with `u64::MAX` all of them.
+    pub(crate) fn release(&mut self, limit: u64) {
+        (self.limit, self.limit_after, self.enough) = (limit, limit, 0);
     }
 
-    /// Gives out the next event: what it does to its thread is taken in.
+    /// Lets the oldest events out, until fewer than `enough` bytes are held.
+    pub(crate) fn release_down_to(&mut self, enough: usize) {
+        (self.limit, self.limit_after, self.enough) = (u64::MAX, u64::MAX, enough);
+    }
+
+    /// Notes a range of the input that could not be read.
+    pub(crate) fn damaged(&mut self, damage: Damage) {
+        self.damages.push_back(damage);
+        self.limit = 0;
+    }
+
+    /// The next range of a batch that could not be read.
+    pub(crate) fn next_damage(&mut self) -> Option<Damage> {
+        let damage = self.damages.pop_front();
+        if self.damages.is_empty() {
+            self.limit = self.limit_after;
+        }
+        damage
+    }
+
+    /// Gives out the next event, where one may be: what it does to its thread is taken in.
     #[inline(always)]
     pub(crate) fn pick(&mut self, session: &Session) -> bool {
-        let Some(stream) = self.streams.get(self.lead.stream()) else { return false };
+        if self.lead.ticks >= self.limit {
+            return false;
+        }
+        let Some(stream) = self.streams.get(self.lead.stream) else { return false };
         let Some(ahead) = stream.ahead.get(stream.next) else { return false };
         let Some(track) = self.tracks.get_mut(stream.track as usize) else { return false };
         let ticks = ahead.ticks;
@@ -444,42 +457,59 @@ impl Merge {
             thread: stream.held.thread,
             depth: track.open.depth(),
             lane: stream.held.lane,
-            late: ticks < self.given,
+            late: ticks < self.latest,
         };
-        self.given = self.given.max(ticks);
-        self.given_events += 1;
-        self.ended = match ahead.slot.action {
-            Action::None => None,
-            action => {
-                let fields = stream.held.body.get(ahead.fields as usize..).unwrap_or_default();
-                track.open.apply(action, ahead.kind, ticks, stream.held.tables, fields)
-            }
+        self.given = Given {
+            stream: self.lead.stream,
+            fields: ahead.fields as usize,
+            steps: ahead.steps,
+            tables: stream.held.tables,
         };
+        self.latest = self.latest.max(ticks);
+        self.events += 1;
+        track.open.apply(Change {
+            action: ahead.action,
+            kind: ahead.kind,
+            ticks,
+            tables: stream.held.tables,
+            fields: stream.held.body.get(ahead.fields as usize..).unwrap_or_default(),
+        });
         true
     }
 
     /// The event that was picked.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn stamp(&self) -> &Stamp {
         &self.stamp
     }
 
     /// The span that it ended.
     pub(crate) fn ended(&self) -> Option<OpenSpan> {
-        self.ended
+        let stream = self.streams.get(self.given.stream)?;
+        self.tracks.get(stream.track as usize)?.open.ended()
     }
 
-    /// What it is of, and the bytes from its fields to the end of its batch; the index of its
-    /// tables.
-    #[inline]
-    pub(crate) fn current(&self) -> Option<(Slot, &[u8], u32)> {
-        let stream = self.streams.get(self.lead.stream())?;
-        let ahead = stream.ahead.get(stream.next)?;
-        Some((ahead.slot, stream.held.body.get(ahead.fields as usize..)?, stream.held.tables))
+    /// From its fields to the end of its batch.
+    #[inline(always)]
+    pub(crate) fn fields(&self) -> &[u8] {
+        let stream = self.streams.get(self.given.stream);
+        stream.and_then(|s| s.held.body.get(self.given.fields..)).unwrap_or_default()
+    }
+
+    /// The steps of its kind, as a [`Slot`] has them.
+    #[inline(always)]
+    pub(crate) fn steps(&self) -> u32 {
+        self.given.steps
+    }
+
+    /// The index of its tables.
+    #[inline(always)]
+    pub(crate) fn tables(&self) -> u32 {
+        self.given.tables
     }
 
     /// How many events were given out, and the latest time of one.
-    pub(crate) fn given(&self) -> (u64, u64) {
-        (self.given_events, self.given)
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        (self.events, self.latest)
     }
 }

@@ -1,7 +1,10 @@
 //! What a thread is doing while its events go by: its open spans and its task.
 //!
-//! 1. The newest [`OPEN_MAX`] levels are not kept by name but counted, so that neither memory nor
-//!    the end of a span amid others depends on how deep an input claims to be.
+//! 1. Levels beyond [`OPEN_MAX`] are counted, not kept by name, so that neither memory nor the end
+//!    of a span amid others depends on how deep an input claims to be.
+//! 2. `levels[..count]` are the open spans, outermost first; into the next level goes the span that
+//!    an event begins or has ended. So whether an event begins a span, ends one or does neither,
+//!    which nothing can predict, is no branch; only where there is no next level things go slowly.
 
 use trace::encode::field::List;
 use trace::encode::field::Reader;
@@ -22,70 +25,132 @@ pub struct OpenSpan {
     pub(crate) tables: u32,
 }
 
+#[derive(Clone, Copy, Debug, Default)]
+struct Level {
+    kind: u64,
+    began: u64,
+    tables: u32,
+    began_known: bool,
+}
+
+/// An event that may change what is open.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Change<'a> {
+    pub(crate) action: Action,
+    pub(crate) kind: u64,
+    pub(crate) ticks: u64,
+    pub(crate) tables: u32,
+    pub(crate) fields: &'a [u8],
+}
+
 /// The open spans and the task of a thread.
 #[derive(Debug, Default)]
 pub(crate) struct Open {
-    spans: Vec<OpenSpan>,
-    /// Open spans that are not in `spans`.
+    levels: Vec<Level>,
+    count: usize,
+    /// Open spans that are not in `levels`.
     deeper: u64,
     task: u64,
+    /// All open spans, `u32::MAX` at most.
+    depth: u32,
+    /// Whether the last event ended the span in the level above the open ones.
+    ended: bool,
 }
 
 impl Open {
+    #[inline(always)]
     pub(crate) fn depth(&self) -> u32 {
-        u32::try_from(self.deeper.saturating_add(self.spans.len() as u64)).unwrap_or(u32::MAX)
+        self.depth
     }
 
+    #[inline(always)]
     pub(crate) fn task(&self) -> u64 {
         self.task
     }
 
-    /// Takes in an event with these fields; gives the span that it ended.
-    pub(crate) fn apply(
-        &mut self,
-        action: Action,
-        kind: u64,
-        ticks: u64,
-        tables: u32,
-        fields: &[u8],
-    ) -> Option<OpenSpan> {
+    /// The span that the last event ended.
+    pub(crate) fn ended(&self) -> Option<OpenSpan> {
+        let level = self.levels.get(self.count).filter(|_| self.ended)?;
+        let Level { kind, began, tables, began_known } = *level;
+        Some(OpenSpan { kind, began: began_known.then_some(began), tables })
+    }
+
+    /// Takes in an event.
+    #[inline(always)]
+    pub(crate) fn apply(&mut self, change: Change<'_>) {
+        let Change { action, kind, ticks: began, tables, .. } = change;
+        if action > Action::SpanEnd || self.deeper > 0 {
+            return self.apply_slow(change);
+        }
+        let Some(level) = self.levels.get_mut(self.count) else {
+            return self.apply_slow(change);
+        };
+        *level = Level { kind, began, tables, began_known: true };
+        self.ended = (action == Action::SpanEnd) & (self.count > 0);
+        self.count =
+            self.count + usize::from(action == Action::SpanBegin) - usize::from(self.ended);
+        self.depth = self.count as u32;
+    }
+
+    #[inline(never)]
+    fn apply_slow(&mut self, change: Change<'_>) {
+        self.ended = false;
+        self.make_room();
+        // A value that is not there cannot be: all were checked.
+        let _ = self.effect(change);
+        let depth = self.deeper.saturating_add(self.count as u64);
+        self.depth = u32::try_from(depth).unwrap_or(u32::MAX);
+    }
+
+    fn effect(&mut self, change: Change<'_>) -> Option<()> {
+        let Change { action, kind, ticks: began, tables, fields } = change;
         let mut r = Reader::new(fields);
         match action {
-            Action::None => None,
+            Action::None => {}
             Action::SpanBegin => {
-                if self.spans.len() < OPEN_MAX && self.deeper == 0 {
-                    self.spans.push(OpenSpan { kind, began: Some(ticks), tables });
-                } else {
-                    self.deeper = self.deeper.saturating_add(1);
+                self.begin(Level { kind, began, tables, began_known: true });
+            }
+            Action::SpanEnd if self.deeper > 0 => self.deeper -= 1,
+            Action::SpanEnd => self.end(self.count.checked_sub(1)?),
+            Action::SpanEndAt => {
+                let depth = r.varint()?;
+                match usize::try_from(depth).ok().filter(|d| *d < self.count) {
+                    Some(depth) => self.end(depth),
+                    None => self.deeper = self.deeper.saturating_sub(1),
                 }
-                None
             }
-            Action::SpanEnd => match self.deeper {
-                0 => self.spans.pop(),
-                _ => {
-                    self.deeper -= 1;
-                    None
-                }
-            },
-            Action::SpanEndAt => self.end_at(r.varint()?),
-            Action::State => {
-                self.state(r.varint()?, r.list()?, r.varint()?, tables);
-                None
+            Action::State => self.state(r.varint()?, r.list()?, r.varint()?, tables),
+            Action::TaskSwitch => self.task = r.varint()?,
+        }
+        Some(())
+    }
+
+    fn begin(&mut self, level: Level) {
+        self.make_room();
+        match self.levels.get_mut(self.count).filter(|_| self.deeper == 0) {
+            Some(free) => {
+                *free = level;
+                self.count += 1;
             }
-            Action::TaskSwitch => {
-                self.task = r.varint()?;
-                None
-            }
+            None => self.deeper = self.deeper.saturating_add(1),
         }
     }
 
-    fn end_at(&mut self, depth: u64) -> Option<OpenSpan> {
-        match usize::try_from(depth).ok().filter(|d| *d < self.spans.len()) {
-            Some(depth) => Some(self.spans.remove(depth)),
-            None => {
-                self.deeper = self.deeper.saturating_sub(1);
-                None
-            }
+    fn make_room(&mut self) {
+        let len = self.levels.len();
+        if self.count == len && len < OPEN_MAX {
+            let more = (len * 2).clamp(4, OPEN_MAX) - len;
+            self.levels.reserve_exact(more);
+            self.levels.resize(len + more, Level::default());
+        }
+    }
+
+    /// Takes a level out, to where the ended one stands.
+    fn end(&mut self, depth: usize) {
+        if let Some(above) = self.levels.get_mut(depth..self.count) {
+            above.rotate_left(1);
+            self.count -= 1;
+            self.ended = true;
         }
     }
 
@@ -93,21 +158,81 @@ impl Open {
     fn state(&mut self, task: u64, spans: List<'_>, deeper: u64, tables: u32) {
         self.task = task;
         let total = spans.len().saturating_add(deeper);
-        let mine = self.deeper.saturating_add(self.spans.len() as u64);
-        let mut agreed = 0;
-        for (kind, own) in spans.iter().zip(&self.spans) {
-            if kind != own.kind {
-                break;
-            }
-            agreed += 1;
-        }
-        if total == mine && agreed as u64 == spans.len().min(self.spans.len() as u64) {
+        let mine = self.deeper.saturating_add(self.count as u64);
+        let open = self.levels.get(..self.count).unwrap_or_default();
+        let agreed = spans.iter().zip(open).take_while(|(kind, own)| *kind == own.kind).count();
+        if total == mine && agreed as u64 == spans.len().min(self.count as u64) {
             return;
         }
-        self.spans.truncate(agreed);
+        (self.count, self.deeper) = (agreed, 0);
         for kind in spans.iter().take(OPEN_MAX).skip(agreed) {
-            self.spans.push(OpenSpan { kind, began: None, tables });
+            self.begin(Level { kind, began: 0, tables, began_known: false });
         }
-        self.deeper = total.saturating_sub(self.spans.len() as u64);
+        self.deeper = total.saturating_sub(self.count as u64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn apply(open: &mut Open, action: Action, kind: u64, ticks: u64, fields: &[u8]) {
+        open.apply(Change { action, kind, ticks, tables: 0, fields });
+    }
+
+    #[test]
+    fn spans_nest_and_end_amid_others() {
+        let mut o = Open::default();
+        for (kind, ticks) in [(64, 1), (65, 2), (66, 3), (67, 4), (68, 5)] {
+            apply(&mut o, Action::SpanBegin, kind, ticks, &[]);
+            assert_eq!(o.ended(), None);
+        }
+        assert_eq!(o.depth(), 5);
+        apply(&mut o, Action::SpanEndAt, 34, 9, &[1]);
+        assert_eq!(o.ended(), Some(OpenSpan { kind: 65, began: Some(2), tables: 0 }));
+        apply(&mut o, Action::None, 70, 9, &[]);
+        assert_eq!(o.ended(), None);
+        for (kind, ticks) in [(68, 5), (67, 4), (66, 3), (64, 1)] {
+            apply(&mut o, Action::SpanEnd, 33, 10, &[]);
+            assert_eq!(o.ended(), Some(OpenSpan { kind, began: Some(ticks), tables: 0 }));
+        }
+        apply(&mut o, Action::SpanEnd, 33, 10, &[]);
+        assert_eq!((o.ended(), o.depth()), (None, 0));
+    }
+
+    #[test]
+    fn a_state_that_agrees_keeps_when_spans_began() {
+        let mut o = Open::default();
+        apply(&mut o, Action::SpanBegin, 64, 1, &[]);
+        apply(&mut o, Action::SpanBegin, 65, 2, &[]);
+        // Task 7; spans 64 and 65; none deeper.
+        let state = [7, 2, 0x80, 1, 2, 0];
+        apply(&mut o, Action::State, 32, 3, &state);
+        assert_eq!((o.task(), o.depth()), (7, 2));
+        apply(&mut o, Action::SpanEnd, 33, 4, &[]);
+        assert_eq!(o.ended().unwrap().began, Some(2));
+        // The same again disagrees now: the inner span began where nothing was recorded.
+        apply(&mut o, Action::State, 32, 5, &state);
+        apply(&mut o, Action::SpanEnd, 33, 6, &[]);
+        assert_eq!(o.ended(), Some(OpenSpan { kind: 65, began: None, tables: 0 }));
+        apply(&mut o, Action::SpanEnd, 33, 6, &[]);
+        assert_eq!(o.ended().unwrap().began, Some(1));
+    }
+
+    #[test]
+    fn deep_nesting_is_counted() {
+        let mut o = Open::default();
+        let deep = OPEN_MAX as u64 + 1000;
+        for i in 0..deep {
+            apply(&mut o, Action::SpanBegin, 64, i, &[]);
+        }
+        assert_eq!(u64::from(o.depth()), deep);
+        assert!(o.levels.capacity() <= OPEN_MAX);
+        for i in (0..deep).rev() {
+            apply(&mut o, Action::SpanEnd, 33, deep, &[]);
+            let known = (i < OPEN_MAX as u64).then_some(i);
+            assert_eq!(o.ended().and_then(|e| e.began), known);
+        }
+        assert_eq!(o.depth(), 0);
     }
 }

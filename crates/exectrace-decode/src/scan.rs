@@ -312,8 +312,8 @@ pub(crate) fn step_slow(
     tables: &Tables,
     rest: &[u8],
 ) -> Result<(shape::Head, usize), DamageKind> {
-    let mut head = shape::head_slow(rest, |kind| tables.slot(kind))
-        .ok_or(DamageKind::Event { kind: 0 })?;
+    let mut head =
+        shape::head_slow(rest, |kind| tables.slot(kind)).ok_or(DamageKind::Event { kind: 0 })?;
     let end = end_slow(session, tables, rest, &mut head)?;
     Ok((head, end))
 }

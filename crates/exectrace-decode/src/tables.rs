@@ -243,7 +243,13 @@ impl Tables {
 
     #[inline]
     pub(crate) fn site_of(&self, slot: Slot) -> Option<&Site> {
-        self.sites.get((slot.steps as usize).checked_sub(1)?).map(|s| &**s)
+        self.site_at(slot.steps)
+    }
+
+    /// The site with these steps, as its [`Slot`] has them.
+    #[inline]
+    pub(crate) fn site_at(&self, steps: u32) -> Option<&Site> {
+        self.sites.get((steps as usize).wrapping_sub(1)).map(|s| &**s)
     }
 
     /// Every site, in the order of their definition.
