@@ -123,3 +123,7 @@ pub mod __private {
 #[cfg(doctest)]
 #[doc = include_str!("../docs/format.md")]
 mod format_md {}
+
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme_md {}
