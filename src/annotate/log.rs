@@ -57,7 +57,7 @@ impl Write for Scratch {
         if self.len < self.whole - s.len() {
             return Ok(());
         }
-        let n = s.floor_char_boundary(max - self.len);
+        let n = whole_chars(s, max - self.len);
         match self.far {
             Some((_, _, far)) => {
                 // SAFETY: len + n <= LOG_BYTES_MAX, which is less than a buffer.
@@ -70,6 +70,15 @@ impl Write for Scratch {
         self.len += n;
         Ok(())
     }
+}
+
+/// How much of `s` fits into `max` bytes without cutting a character.
+fn whole_chars(s: &str, max: usize) -> usize {
+    let mut n = max.min(s.len());
+    while !s.is_char_boundary(n) {
+        n -= 1;
+    }
+    n
 }
 
 impl Drop for Scratch {
