@@ -154,6 +154,29 @@ impl Mapping {
         Ok(m)
     }
 
+    /// Maps the file of another process, for reading only: what stores or populates must not be
+    /// called. Refuses a file of another layout.
+    pub fn open(path: &Path) -> io::Result<Mapping> {
+        let other = || io::Error::new(io::ErrorKind::InvalidData, "not a mapping of this layout");
+        let (base, bytes) = sys::mapping::map_file(path)?;
+        if bytes < RESERVE_BYTES_MIN {
+            return Err(other());
+        }
+        let m = Mapping { base, bytes, file: true };
+        let f = m.front();
+        // Acquire: pairs with the Release in `stamp`.
+        if f.magic.load(Acquire) != MAGIC || f.layout.load(Relaxed) != LAYOUT {
+            return Err(other());
+        }
+        let same = f.offsets.iter().zip(m.layout()).all(|(o, v)| o.load(Relaxed) == v as u64);
+        if same { Ok(m) } else { Err(other()) }
+    }
+
+    /// Offsets and sizes as the front page has them.
+    fn layout(&self) -> [usize; 6] {
+        [RECORDS_AT, size_of::<Record>(), SIDES_AT, TASKS_AT, BUFFERS_AT, self.bytes]
+    }
+
     /// Replaces all pages by fresh zero ones: in a forked child, which shares the parent's.
     pub fn renew(&self) -> io::Result<()> {
         self.forsake()?;
@@ -174,9 +197,7 @@ impl Mapping {
         let f = self.front();
         f.layout.store(LAYOUT, Relaxed);
         f.pid.store(sys::thread::pid_raw(), Relaxed);
-        let offsets =
-            [RECORDS_AT, size_of::<Record>(), SIDES_AT, TASKS_AT, BUFFERS_AT, self.bytes];
-        for (to, v) in f.offsets.iter().zip(offsets) {
+        for (to, v) in f.offsets.iter().zip(self.layout()) {
             to.store(v as u64, Relaxed);
         }
         // Release: pairs with the Acquire of whoever maps the file from outside.

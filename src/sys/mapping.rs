@@ -128,6 +128,23 @@ fn reserve_file(path: &Path, want: usize, floor: usize) -> Result<(*mut u8, usiz
     Ok((base, bytes))
 }
 
+/// Maps the file of another process's range, for reading only. It is never unmapped.
+pub fn map_file(path: &Path) -> io::Result<(*mut u8, usize)> {
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+        .open(path)?;
+    let bytes = usize::try_from(file.metadata()?.len()).unwrap_or(0);
+    let flags = libc::MAP_SHARED | libc::MAP_NORESERVE;
+    let (null, fd) = (std::ptr::null_mut(), file.as_raw_fd());
+    // SAFETY: a new mapping where the kernel likes; touches nothing that exists.
+    let base = unsafe { libc::mmap(null, bytes, libc::PROT_READ, flags, fd, 0) };
+    if base == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    Ok((base.cast(), bytes))
+}
+
 fn on_tmpfs(file: &fs::File) -> bool {
     // SAFETY: statfs is plain numbers, for which zero is a value.
     let mut about: libc::statfs = unsafe { std::mem::zeroed() };
