@@ -626,7 +626,8 @@ fn open(l: &Local, m: &Mapping, r: &Record, index: u32, generation: u32, epoch: 
 /// A free buffer: from the pool, or committed afresh below the cap.
 fn take_buffer(m: &Mapping) -> Option<u32> {
     let index = m.pop(RESERVED).or_else(|| m.grow(RESERVED));
-    if m.front().pool.0.free() < m.front().buffers_cap.load(Relaxed) / 8 {
+    let cap = m.front().buffers_cap.load(Relaxed);
+    if m.front().pool.0.free() + cap.saturating_sub(m.committed()) < cap / 8 {
         // The controller collects partly filled buffers before the pool is empty.
         WANTED.store(1, Relaxed);
         if index.is_none() {
