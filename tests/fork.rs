@@ -1,0 +1,359 @@
+//! Children of a process that records: off and clean, with a session of their own if they want one,
+//! and no harm to their parent, however and wherever they are made.
+
+mod signals_support;
+mod support;
+
+use std::cell::Cell;
+use std::ffi::CStr;
+use std::ffi::c_char;
+use std::ffi::c_int;
+use std::ffi::c_void;
+use std::panic::catch_unwind;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use signals_support::Library;
+use signals_support::Timer;
+use signals_support::assert_exact;
+use signals_support::handle;
+use signals_support::mine;
+use signals_support::tally;
+use signals_support::total;
+use support::Capture;
+use trace::Outcome;
+use trace::StartError;
+use trace::StopError;
+use trace::encode::schema::Cause;
+
+/// Runs `body` in a process of its own, for at most `seconds`.
+fn alone(test: &'static str, seconds: u64, body: impl FnOnce()) {
+    if support::scenario().is_none() {
+        support::in_child(test, "alone");
+        return;
+    }
+    let _watchdog = support::watch(test, seconds);
+    body();
+}
+
+static END: AtomicBool = AtomicBool::new(false);
+
+/// Threads that emit until the end.
+fn load(threads: u64) -> Vec<JoinHandle<()>> {
+    let one = || {
+        let t = tally();
+        let mut n = 0;
+        while !END.load(Relaxed) {
+            n += 1;
+            if t.probe(n) == Outcome::Off || n % 32 == 0 {
+                std::thread::yield_now();
+            }
+        }
+    };
+    (0..threads).map(|_| std::thread::spawn(one)).collect()
+}
+
+fn end(loads: Vec<JoinHandle<()>>) {
+    END.store(true, Relaxed);
+    loads.into_iter().for_each(|l| l.join().unwrap());
+}
+
+/// Ways to make a child that has memory of its own.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Way {
+    Fork,
+    /// Runs no handlers.
+    ForkAlone,
+    /// What a program does that knows no libc.
+    Clone,
+}
+
+impl Way {
+    /// 0 in the child.
+    fn fork(self) -> libc::pid_t {
+        unsafe extern "C" {
+            fn _Fork() -> libc::pid_t;
+        }
+        match self {
+            // SAFETY: the child calls what the test is about, and leaves by _exit or exit.
+            Way::Fork => unsafe { libc::fork() },
+            // SAFETY: as above; no other thread of these tests is inside the allocator.
+            Way::ForkAlone => unsafe { _Fork() },
+            // SAFETY: as above; without a stack of its own the child goes on with a copy of this.
+            Way::Clone => unsafe {
+                libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) as libc::pid_t
+            },
+        }
+    }
+}
+
+/// How a child says that all was well.
+const WELL: c_int = 42;
+
+/// Runs `body` in a forked child, which ends here.
+fn child_does(exits: bool, body: impl FnOnce() + std::panic::UnwindSafe) -> ! {
+    let code = if catch_unwind(body).is_ok() { WELL } else { 1 };
+    if exits {
+        // SAFETY: runs the handlers of the process's exit, of which ours must do nothing.
+        unsafe { libc::exit(code) }
+    }
+    // SAFETY: ends the child.
+    unsafe { libc::_exit(code) }
+}
+
+#[track_caller]
+fn wait_for(pid: libc::pid_t) {
+    let mut status = 0;
+    // SAFETY: our own child, a valid place.
+    while unsafe { libc::waitpid(pid, &mut status, 0) } != pid {
+        assert_eq!(std::io::Error::last_os_error().kind(), std::io::ErrorKind::Interrupted);
+    }
+    assert!(libc::WIFEXITED(status), "child {pid}: status {status:#x}");
+    assert_eq!(libc::WEXITSTATUS(status), WELL, "child {pid}");
+}
+
+/// The child records nothing until it starts a session of its own, which holds just its own events.
+fn child_is_off_then_records(own_session: bool) {
+    assert!(!trace::is_enabled());
+    assert_eq!(trace::emit_probe(1), Outcome::Off);
+    trace::log!(child, "nobody reads this {}", 1);
+    drop(trace::span!("nor this"));
+    assert!(matches!(trace::stop(), Err(StopError::NotStarted)));
+    assert!(matches!(trace::read_trace(), Err(trace::ReadError::NotStarted)));
+    if !own_session {
+        return;
+    }
+    let capture = Capture::default();
+    for round in 0..2 {
+        trace::start(capture.clone()).unwrap();
+        for n in 0..100 {
+            assert_eq!(trace::emit_probe(n), Outcome::Recorded, "{round} {n}");
+        }
+        let other = std::thread::spawn(|| {
+            for n in 0..100 {
+                assert_eq!(trace::emit_probe(n), Outcome::Recorded);
+            }
+        });
+        other.join().unwrap();
+        let summary = trace::stop().unwrap();
+        assert_eq!(summary.lost, 0);
+        let bytes = capture.take();
+        support::assert_valid(&bytes);
+        let c = support::contents(&bytes);
+        assert_eq!(c.threads.values().map(|t| (t.probes, t.sum)).max(), Some((100, 4950)));
+        assert_eq!(c.threads.values().map(|t| t.probes).sum::<u64>(), 200);
+    }
+}
+
+fn fork_under_load(way: Way, forks: u64) {
+    let capture = Capture::default();
+    trace::start(capture.clone()).unwrap();
+    let loads = load(4);
+    let t = tally();
+    for n in 0..forks * support::multiplier() {
+        assert_eq!(t.probe(n), Outcome::Recorded);
+        let pid = way.fork();
+        if pid == 0 {
+            child_does(n % 2 == 1, || child_is_off_then_records(n % 8 == 3));
+        }
+        t.probe(n);
+        wait_for(pid);
+    }
+    let summary = trace::stop().unwrap();
+    end(loads);
+    assert_eq!((summary.lost, summary.stuck_threads), (0, 0));
+    assert!(assert_exact(&[capture.take()], 0) > 2 * forks);
+}
+
+#[test]
+fn children_of_fork() {
+    alone("children_of_fork", 90, || fork_under_load(Way::Fork, 200));
+}
+
+#[test]
+fn children_of_fork_without_handlers() {
+    alone("children_of_fork_without_handlers", 60, || fork_under_load(Way::ForkAlone, 60));
+}
+
+#[test]
+fn children_of_raw_clone() {
+    alone("children_of_raw_clone", 60, || fork_under_load(Way::Clone, 60));
+}
+
+thread_local! {
+    static IS_CHILD: Cell<bool> = const { Cell::new(false) };
+    static CHILDREN: Cell<[libc::pid_t; 60]> = const { Cell::new([0; 60]) };
+}
+static FORKED: AtomicU64 = AtomicU64::new(0);
+
+/// Forks where it has interrupted an event.
+extern "C" fn forks(_signal: c_int) {
+    let Some(t) = mine() else { return };
+    if IS_CHILD.get() || t.signals.fetch_add(1, Relaxed) % 4 != 0 {
+        return;
+    }
+    let at = FORKED.load(Relaxed) as usize;
+    let mut children = CHILDREN.get();
+    if at < children.len() && t.probe(1 << 32) == Outcome::Nested {
+        children[at] = Way::Fork.fork();
+        IS_CHILD.set(children[at] == 0);
+        CHILDREN.set(children);
+        FORKED.fetch_add(1, Relaxed);
+    }
+}
+
+/// The child finishes the event that was interrupted; then it is off, and records for itself.
+#[test]
+fn fork_in_a_handler_that_interrupted_an_event() {
+    alone("fork_in_a_handler_that_interrupted_an_event", 60, || {
+        handle(libc::SIGPROF, 0, forks);
+        let capture = Capture::default();
+        trace::start(capture.clone()).unwrap();
+        let loads = load(2);
+        let t = tally();
+        let timer = Timer::every(libc::SIGPROF, Duration::from_micros(200));
+        let most = CHILDREN.get().len() as u64;
+        let mut n = 0;
+        while FORKED.load(Relaxed) < most {
+            n += 1;
+            let outcome = trace::emit_probe(n);
+            if IS_CHILD.get() {
+                std::mem::forget(timer);
+                child_does(false, || child_is_off_then_records(true));
+            }
+            assert_eq!(outcome, Outcome::Recorded);
+            t.recorded.fetch_add(1, Relaxed);
+            t.sum.fetch_add(n, Relaxed);
+        }
+        drop(timer);
+        trace::stop().unwrap();
+        end(loads);
+        CHILDREN.get().into_iter().for_each(wait_for);
+        assert_exact(&[capture.take()], 0);
+        assert_eq!(total(|t| &t.nested), most);
+    });
+}
+
+/// Forks while another thread holds the recorder's control: in the middle of starts and stops.
+#[test]
+fn fork_while_sessions_start_and_stop() {
+    alone("fork_while_sessions_start_and_stop", 90, || {
+        let loads = load(2);
+        let control = std::thread::spawn(|| {
+            let mut traces = Vec::new();
+            while !END.load(Relaxed) {
+                let capture = Capture::default();
+                trace::start(capture.clone()).unwrap();
+                std::thread::yield_now();
+                trace::stop().unwrap();
+                traces.push(capture.take());
+            }
+            traces
+        });
+        while !trace::is_enabled() {
+            std::thread::yield_now();
+        }
+        for n in 0..100 * support::multiplier() {
+            let pid = Way::Fork.fork();
+            if pid == 0 {
+                child_does(false, || child_is_off_then_records(n % 2 == 0));
+            }
+            wait_for(pid);
+        }
+        end(loads);
+        let traces = control.join().unwrap();
+        assert!(assert_exact(&traces, 0) > 0 && traces.len() > 20);
+    });
+}
+
+/// A child that exits in the ordinary way adds nothing to its parent's file.
+#[test]
+fn a_child_leaves_the_file_alone() {
+    alone("a_child_leaves_the_file_alone", 30, || {
+        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+            .join(format!("fork-{}.trace", std::process::id()));
+        // SAFETY: no other thread reads or writes the environment now.
+        unsafe { std::env::set_var("EXECTRACE_OUT", &path) };
+        assert!(trace::init_from_env().unwrap());
+        let t = tally();
+        for n in 0..20 {
+            t.probe(n);
+            let pid = Way::Fork.fork();
+            if pid == 0 {
+                child_does(true, || child_is_off_then_records(false));
+            }
+            wait_for(pid);
+        }
+        trace::stop().unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_exact(&[bytes], 0);
+        assert_eq!(t.recorded.load(Relaxed), 20);
+    });
+}
+
+type Vfork = extern "C" fn(extern "C" fn(*mut c_void), *mut c_void, *const c_char) -> c_int;
+
+/// In the child that shares its parent's memory: events are its parent's, control is refused.
+extern "C" fn emits_as_parent(odd: *mut c_void) {
+    let t = mine().unwrap();
+    for n in 0..50 {
+        t.probe(n);
+    }
+    let start = matches!(trace::start(std::io::sink()), Err(StartError::InVforkChild));
+    let stop = matches!(trace::stop(), Err(StopError::InVforkChild));
+    if !(start && stop) {
+        // SAFETY: the test's own counter.
+        unsafe { &*odd.cast::<AtomicU64>() }.fetch_add(1, Relaxed);
+    }
+}
+
+#[test]
+fn children_of_vfork() {
+    alone("children_of_vfork", 60, || {
+        let Some(c) = Library::of("vfork.c", &[]) else { return };
+        // SAFETY: the C function's type.
+        let vfork_and: Vfork = unsafe { std::mem::transmute(c.address("vfork_and")) };
+        let odd = AtomicU64::new(0);
+        let go = |path: Option<&CStr>| {
+            let arg = (&raw const odd).cast_mut().cast();
+            vfork_and(emits_as_parent, arg, path.map_or(std::ptr::null(), CStr::as_ptr))
+        };
+        let capture = Capture::default();
+        trace::start(capture.clone()).unwrap();
+        let loads = load(3);
+        // A thread whose first event is the child's: it has no record of its own yet, and gets one
+        // with its own number afterwards.
+        let first = std::thread::spawn(move || {
+            let t = tally();
+            let mut refused = AtomicU64::new(0);
+            let arg = (&raw mut refused).cast();
+            assert_eq!(vfork_and(emits_as_parent, arg, std::ptr::null()), 7);
+            assert_eq!(t.causes[Cause::Unregistered as usize].load(Relaxed), 50);
+            assert_eq!(refused.into_inner(), 0);
+            for n in 0..50 {
+                assert_eq!(t.probe(n), Outcome::Recorded);
+            }
+        });
+        first.join().unwrap();
+        let t = tally();
+        t.probe(1);
+        for _ in 0..20 * support::multiplier() {
+            assert_eq!(go(None), 7);
+            assert_eq!(go(Some(c"/bin/true")), 0);
+            assert_eq!(go(Some(c"/nowhere/true")), 7);
+            assert!(std::process::Command::new("/bin/true").status().unwrap().success());
+            assert_eq!(t.probe(2), Outcome::Recorded);
+        }
+        let summary = trace::stop().unwrap();
+        end(loads);
+        assert_eq!((summary.stuck_threads, odd.load(Relaxed)), (0, 0));
+        assert_eq!(summary.lost, 50);
+        assert_exact(&[capture.take()], 0);
+        assert_eq!(t.recorded.load(Relaxed), 1 + 20 * support::multiplier() * 151);
+    });
+}
