@@ -452,7 +452,7 @@ impl Look<'_> {
         let types = match (tables.site(kind), crate::shape::timed_spec(kind)) {
             (Some(site), _) => site.types(),
             (None, Some(_)) => FieldTypes::of_static(kind),
-            (None, None) => match session.schema(kind).filter(|d| d.phase > 0) {
+            (None, None) => match session.schema(kind).filter(|d| d.phase > 0 && !is_ours(kind)) {
                 Some(def) => FieldTypes::Defined(&def.fields),
                 None => return Err(format!("nothing describes kind {kind}")),
             },
@@ -518,6 +518,10 @@ impl Look<'_> {
             self.problem(What::Spans, || text);
         }
     }
+}
+
+fn is_ours(kind: u64) -> bool {
+    crate::shape::spec(kind).is_some()
 }
 
 fn end_at(t: &mut ThreadAccount, depth: u64) -> Option<String> {

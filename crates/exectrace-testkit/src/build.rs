@@ -54,6 +54,8 @@ pub struct Body {
     pub count: u32,
     /// The sum of the deltas that were given to [`Body::site`] and [`Body::timed`].
     pub ticks: u64,
+    /// Ends of generations among them.
+    pub generations: u64,
     room: Vec<u8>,
 }
 
@@ -75,13 +77,13 @@ impl Body {
         delta: u64,
         write: impl FnOnce(&mut Writer<'_>, u64) -> Option<()>,
     ) -> &mut Self {
-        self.ticks += delta;
+        self.ticks = self.ticks.saturating_add(delta);
         self.put(|w| write(w, delta))
     }
 
     /// An event of a site.
     pub fn site(&mut self, kind: u64, delta: u64, fields: &[Field<'_>]) -> &mut Self {
-        self.ticks += delta;
+        self.ticks = self.ticks.saturating_add(delta);
         self.put(|w| {
             w.varint(kind)?;
             fields.iter().try_for_each(|f| f.put(w))?;
@@ -131,6 +133,7 @@ impl Body {
 
     /// The end of a generation.
     pub fn generation_end(&mut self, generation: u64, at: u64, late: &[u64]) -> &mut Self {
+        self.generations += 1;
         self.put(|w| schema::GenerationEnd::put(w, generation, at, late))
     }
 }
@@ -157,8 +160,8 @@ pub struct TraceBuilder {
     pub offsets: Vec<usize>,
     /// Timed events so far.
     pub events: u64,
-    /// Their number by kind.
-    pub by_kind: BTreeMap<u64, u64>,
+    /// Ends of generations so far.
+    pub generations: u64,
     sequences: BTreeMap<(u32, u8), u32>,
 }
 
@@ -186,7 +189,7 @@ impl TraceBuilder {
             bytes: Vec::new(),
             offsets: Vec::new(),
             events: 0,
-            by_kind: BTreeMap::new(),
+            generations: 0,
             sequences: BTreeMap::new(),
         }
     }
@@ -197,6 +200,7 @@ impl TraceBuilder {
         let (count, next) = (body.count, self.next);
         let header = Header { kind, thread, lane, count, sequence: *sequence, ..next };
         *sequence += 1;
+        self.generations += body.generations;
         self.offsets.push(self.bytes.len());
         self.bytes.extend(sealed(header, &body.bytes));
         (self.next.first_ticks, self.next.last_ticks, self.next.flags) = (0, 0, 0);
@@ -274,9 +278,10 @@ impl TraceBuilder {
 
     /// The end of the session, with the counts of what was written.
     pub fn end(&mut self, at: u64) -> &mut Self {
-        let (events, batches) = (self.events, self.offsets.len() as u64 + 1);
+        let (events, generations) = (self.events, self.generations);
+        let batches = self.offsets.len() as u64 + 1;
         self.control(|b| {
-            b.put(|w| schema::End::put(w, at, events, 0, 0, 0, batches, 0, 1));
+            b.put(|w| schema::End::put(w, at, events, 0, 0, generations, batches, 0, 1));
         })
     }
 }

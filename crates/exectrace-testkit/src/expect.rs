@@ -1,12 +1,25 @@
 //! What a trace says, as lines that a test can state beforehand.
 
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use trace_decode::Decoder;
 use trace_decode::Error;
+use trace_decode::ErrorKind;
+use trace_decode::Event;
 use trace_decode::Item;
+use trace_decode::Scan;
+use trace_decode::ScanItem;
+use trace_decode::Session;
+use trace_decode::Timed;
+use trace_decode::Validate;
 use trace_decode::Value;
 use trace_decode::event::Fields;
+use trace_decode::raw;
+use trace_decode::raw::Dump;
+use trace_decode::text;
+use trace_decode::validate::What;
 
 /// Everything that the decoder gives out, a line for each item: `events`, and what is not an event
 /// in `others`.
@@ -99,4 +112,232 @@ fn fields(fields: Fields<'_>, line: &mut String) {
             other => write!(line, "{other:?}"),
         };
     }
+}
+
+/// What every reader of the decoder says of an input.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// Timed events.
+    pub events: u64,
+    /// Events flagged as late.
+    pub late: u64,
+    /// What each skipped range is, in the words of the raw text form.
+    pub damage: Vec<&'static str>,
+    /// Sessions, and how many of them have an end.
+    pub sessions: (u64, u64),
+    /// Why the input was refused.
+    pub error: Option<ErrorKind>,
+    /// What the validator found, but damage.
+    pub problems: Vec<What>,
+}
+
+/// Runs every reader over the input, calls every accessor of what they give out, and holds them to
+/// what must be so for any input: they agree, no byte is unaccounted for, no thread's time goes
+/// back.
+///
+/// # Panics
+/// Where one of these does not hold.
+pub fn everything(bytes: &[u8], piece: usize) -> Verdict {
+    let mut verdict = merged(bytes, piece);
+    let (events, damage, error) = scanned(bytes, piece);
+    assert_eq!(error, verdict.error, "scan and merge agree on the refusal");
+    // The merge holds batches back: a definition that comes too late may still be there for them.
+    if damage.contains(&"kind") {
+        assert!(events <= verdict.events, "{events} scanned, {} merged", verdict.events);
+    } else {
+        assert_eq!(events, verdict.events, "scan and merge agree");
+        let sorted = |mut words: Vec<&'static str>| {
+            words.sort_unstable();
+            words
+        };
+        assert_eq!(sorted(damage.clone()), sorted(verdict.damage.clone()));
+    }
+    let (lines, refused) = dumped(bytes, piece);
+    assert_eq!(refused, error, "raw text form and scan agree on the refusal");
+    if !damage.contains(&"session") && verdict.sessions.0 < 2 {
+        assert_eq!(lines, events, "raw text form and scan agree");
+    }
+    let mut v = Validate::new();
+    let mut refused = None;
+    for piece in bytes.chunks(piece.max(1)) {
+        refused = refused.or(v.push(piece).err());
+    }
+    refused = refused.or(v.finish().err());
+    assert_eq!(refused.map(|e| e.kind()), error, "validator and scan agree");
+    assert_eq!(v.events(), events, "validator and scan agree");
+    assert_eq!(v.count(What::Damage), damage.len() as u64, "validator and scan agree on damage");
+    let kinds: BTreeSet<What> = v.problems().iter().map(|p| p.what).collect();
+    verdict.problems = kinds.into_iter().filter(|w| *w != What::Damage).collect();
+    for p in v.problems() {
+        assert!(!p.to_string().is_empty());
+    }
+    verdict
+}
+
+/// What the decoder alone says of the input; calls every accessor of what it gives out.
+///
+/// # Panics
+/// Where a thread's time goes back, or an offset lies outside the input.
+pub fn merged(bytes: &[u8], piece: usize) -> Verdict {
+    let mut v = Verdict::default();
+    let mut decoder = Decoder::new();
+    let mut last = BTreeMap::new();
+    let mut last_damage = 0;
+    for piece in bytes.chunks(piece.max(1)).map(Some).chain([None]) {
+        match piece {
+            Some(piece) => decoder.push(piece),
+            None => decoder.finish(),
+        }
+        loop {
+            let item = match decoder.next_item() {
+                Ok(Some(item)) => item,
+                Ok(None) => break,
+                Err(e) => {
+                    assert!(!e.to_string().is_empty() && e.offset() <= bytes.len() as u64);
+                    v.error = Some(e.kind());
+                    return v;
+                }
+            };
+            match item {
+                Item::Event(e) => {
+                    let before = last.insert(e.thread, e.ts_ns).unwrap_or(0);
+                    assert!(e.ts_ns >= before, "time of thread {} goes back", e.thread);
+                    v.events += 1;
+                    v.late += u64::from(e.late);
+                    event(&e, bytes.len() as u64);
+                }
+                Item::Damage(d) => {
+                    assert!(d.len > 0 && d.offset + d.len <= bytes.len() as u64, "{d}");
+                    assert!(!d.to_string().is_empty());
+                    last_damage = last_damage.max(d.offset);
+                    v.damage.push(d.kind.word());
+                }
+                Item::Control(c) => {
+                    assert!(c.offset() < bytes.len() as u64);
+                    let _ = format!("{:?}", c.event());
+                }
+                Item::SessionBegin(_) => {
+                    last.clear();
+                    v.sessions.0 += 1;
+                }
+                Item::SessionEnd(s) => {
+                    v.sessions.1 += u64::from(s.end().is_some());
+                    session(s);
+                }
+                Item::Overflow { .. } => {}
+            }
+        }
+    }
+    v
+}
+
+/// Calls every accessor of an event.
+fn event(e: &Timed<'_>, input_len: u64) {
+    assert!(e.offset < input_len);
+    assert!(!e.kind_name().bytes.is_empty() || e.kind < 64);
+    let (mut line, mut values) = (String::new(), 0);
+    for (name, value) in e.fields() {
+        text::escape(name, &mut line);
+        raw::value(value, &mut line);
+        values += 1;
+        if let Value::Stack(id) = value {
+            let frames = e.tables().stack(id).map_or(0, |s| s.frames().count());
+            assert!(frames <= 65_536);
+        }
+        if let Value::String(id) = value {
+            let _ = e.tables().string(id);
+        }
+    }
+    if let Event::Site(s) = e.event() {
+        assert_eq!(values, s.site.fields().count(), "all fields of a checked event are there");
+    }
+    assert!(!line.bytes().any(|b| b < b' ' || b == 0x7f));
+    let _ = (e.name(), e.site(), e.stack(), e.ended_span(), e.duration_ns());
+    let _ = e.session().clock().wall_ns(e.ts_ns);
+    let _ = format!("{:?}", e.event());
+}
+
+/// Calls every accessor of a session.
+fn session(s: &Session) {
+    let _ = (s.id(), s.offset(), s.info(), s.lost(), s.duration_ns(), s.totals());
+    let _ = (s.threads().count(), s.losses().count(), s.notes().count());
+    for loss in s.losses() {
+        let _ = (loss.cause_name(), loss.is_event());
+    }
+    for kind in 0..64 {
+        let _ = s.schema(kind).map(|d| d.fields().count());
+    }
+    for t in s.epochs() {
+        let _ = (t.modules().count(), t.counts(), t.repeated(), t.module_of(u64::MAX));
+        for site in t.sites() {
+            let _ = (site.class(), site.fields().count(), t.string(site.name));
+        }
+    }
+}
+
+fn scanned(bytes: &[u8], piece: usize) -> (u64, Vec<&'static str>, Option<ErrorKind>) {
+    let (mut scan, mut events, mut seen) = (Scan::new(), 0, 0);
+    let mut damage = Vec::new();
+    for piece in bytes.chunks(piece.max(1)).map(Some).chain([None]) {
+        match piece {
+            Some(piece) => scan.push(piece),
+            None => scan.finish(),
+        }
+        loop {
+            match scan.next_item() {
+                Ok(Some(ScanItem::Batch(b))) => {
+                    seen += u64::from(b.header.length);
+                    let by_kind: u64 = b.counts.iter().map(|c| c.1).sum();
+                    assert_eq!(by_kind, b.events);
+                    events += if b.is_events() { b.events } else { 0 };
+                }
+                Ok(Some(ScanItem::Damage(d))) => {
+                    let is_within = matches!(d.kind.word(), "event" | "kind");
+                    seen += if is_within { 0 } else { d.len };
+                    damage.push(d.kind.word());
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(e) => return (events, damage, Some(e.kind())),
+            }
+        }
+    }
+    assert_eq!(seen, bytes.len() as u64, "every byte is in a batch or in damage");
+    (events, damage, None)
+}
+
+fn dumped(bytes: &[u8], piece: usize) -> (u64, Option<ErrorKind>) {
+    let (mut dump, mut events) = (Dump::new(), 0);
+    for piece in bytes.chunks(piece.max(1)).map(Some).chain([None]) {
+        match piece {
+            Some(piece) => dump.push(piece),
+            None => dump.finish(),
+        }
+        loop {
+            match dump.next_line() {
+                Ok(Some(line)) => {
+                    assert!(!line.contains(|c: char| c.is_control()), "{line:?}");
+                    events += u64::from(line.starts_with("  +"));
+                }
+                Ok(None) => break,
+                Err(e) => return (events, Some(e.kind())),
+            }
+        }
+    }
+    (events, None)
+}
+
+/// The raw text form of an input, a line for each batch and event.
+///
+/// # Panics
+/// Where the input is refused.
+pub fn dump(bytes: &[u8]) -> Vec<String> {
+    let mut dump = Dump::new();
+    dump.push(bytes);
+    dump.finish();
+    let mut lines = Vec::new();
+    while let Some(line) = dump.next_line().expect("the input is a trace") {
+        lines.push(line.to_owned());
+    }
+    lines
 }

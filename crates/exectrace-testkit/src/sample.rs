@@ -1,9 +1,17 @@
 //! Traces that several tests use.
 
+use trace::encode::crc::crc32c;
+use trace::encode::field::Text;
 use trace::encode::field::ty;
 use trace::encode::schema;
 use trace::encode::schema::Class;
+use trace::encode::wire::CRC_AT;
+use trace::encode::wire::FLAG_LATE;
+use trace::encode::wire::HEADER_BYTES;
+use trace::encode::wire::MAGIC;
+use trace::encode::wire::VERSION;
 
+use crate::build::Body;
 use crate::build::Field;
 use crate::build::TraceBuilder;
 
@@ -88,4 +96,113 @@ pub fn small() -> TraceBuilder {
     });
     t.end(3000);
     t
+}
+
+/// The numbers of [`hostile`]'s kinds that only its `Schema` events describe.
+pub const LATER_TIMED: u64 = 50;
+/// A structural one.
+pub const LATER_STRUCTURAL: u64 = 51;
+
+/// A trace that is valid and uses every freedom of the format: two epochs, kinds of a later
+/// version, sites far apart, late batches, a table of every sort, an unknown batch kind.
+pub fn hostile() -> TraceBuilder {
+    let mut t = TraceBuilder::new(u64::MAX);
+    t.session(u64::MAX >> 1, 0);
+    t.definitions(|d| {
+        let fields = [("a", ty::U64), ("b", ty::TEXT), ("c", ty::LIST)];
+        let (name, pair) = ("LaterTimed".into(), "".into());
+        d.put(|w| schema::Schema::put(w, LATER_TIMED, name, 1, pair, &fields));
+        let (name, pair) = ("LaterTable".into(), "".into());
+        d.put(|w| schema::Schema::put(w, LATER_STRUCTURAL, name, 0, pair, &fields[..2]));
+        d.string(1, "one").string(u64::MAX, "\u{202e}far\n\"");
+        d.stack(3, &[u64::MAX, 0, 1 << 63]);
+        let all = [
+            ("u", ty::U64),
+            ("i", ty::I64),
+            ("f", ty::F64),
+            ("o", ty::BOOL),
+            ("t", ty::TEXT),
+            ("l", ty::LIST),
+            ("later", 12 << 3 | 2),
+            ("stack", ty::STACK),
+        ];
+        d.define(1 << 62, Class::Instant, u64::MAX, &all);
+        d.define(130, Class::Span, 77, &[]);
+        d.put(|w| schema::Site::put(w, 131, 99, 0, 1, 0, 0, 0, &[]));
+        let (id, path) = (Text { bytes: &[1, 2, 255], cut_from: None }, "/bin/none".into());
+        d.put(|w| schema::Module::put(w, 0x4000, 0x2000, 0, id, path, 9, 8));
+        d.raw(&[LATER_STRUCTURAL as u8, 5, 2, b'x']);
+        d.thread(u64::from(u32::MAX), 0, "");
+    });
+    let start = u64::MAX >> 1;
+    t.events(u32::MAX, start, |e| {
+        e.raw(&[LATER_TIMED as u8, 1, 4, b'h', b'i', 2, 1, 2, 3]);
+        let values = [
+            Field::U64(u64::MAX),
+            Field::I64(i64::MIN),
+            Field::F64(f64::NAN),
+            Field::Bool(true),
+            Field::Text("a\tb"),
+            Field::List(&[5, 0, u64::MAX]),
+            Field::F64(1.0),
+            Field::U64(3),
+        ];
+        e.site(1 << 62, 1, &values).site(130, 128, &[]).site(131, 1, &[]);
+        e.timed(1 << 20, |w, d| schema::State::put(w, d, 1, &[130, 130, 1 << 62], 4));
+        e.timed(0, |w, d| schema::SpanEndAt::put(w, d, 1));
+        for _ in 0..8 {
+            e.timed(1, schema::SpanEnd::put);
+        }
+    });
+    let mut later = Body::default();
+    t.batch(200, 0, 0, later.raw(&[0xff; 30]));
+    t.control(|c| {
+        c.clock(start, 5, 6).clock(start, 4, 4).generation_end(1, start + 10, &[3, 9]);
+        c.put(|w| schema::TaskState::put(w, 1, 0, 130, 0));
+        c.put(|w| schema::ThreadState::put(w, 9, 10, "n".into(), 0, 1, 1, &[130]));
+        c.put(|w| schema::ThreadName::put(w, 9, 0, "later".into()));
+        c.put(|w| schema::Loss::put(w, 0, 39, u64::MAX)).put(|w| schema::Loss::put(w, 9, 1, 7));
+    });
+    t.next.epoch = 2;
+    t.definitions(|d| {
+        d.string(1, "other epoch").define(130, Class::Counter, 1, &[("value", ty::I64)]);
+    });
+    t.next.flags = FLAG_LATE;
+    t.events(9, start + 2, |e| {
+        e.site(130, 0, &[Field::I64(-1)]);
+    });
+    t.end(start);
+    t
+}
+
+/// `n` batches of events of two threads in turn, so that parts of them can be cut out.
+pub fn many_batches(n: u64) -> TraceBuilder {
+    let mut t = TraceBuilder::new(3);
+    t.session(0, 1_000_000_000);
+    definitions(&mut t);
+    for i in 0..n {
+        t.events(1 + (i % 2) as u32, i * 100, |e| {
+            for k in 0..20 {
+                e.site(kinds::HIT, k % 3, &[Field::U64(i * k)]);
+            }
+        });
+    }
+    t.end(n * 100);
+    t
+}
+
+/// Puts the length and the CRC of the batches right that begin at `offsets`.
+pub fn reseal(bytes: &mut [u8], offsets: &[usize]) {
+    for (i, &at) in offsets.iter().enumerate() {
+        let end = offsets.get(i + 1).map_or(bytes.len(), |e| (*e).min(bytes.len()));
+        let Some(batch) = bytes.get_mut(at..end).filter(|b| b.len() >= HEADER_BYTES) else {
+            continue;
+        };
+        batch[..4].copy_from_slice(&MAGIC);
+        batch[4..8].copy_from_slice(&((end - at) as u32).to_le_bytes());
+        batch[10..12].copy_from_slice(&VERSION.to_le_bytes());
+        batch[CRC_AT..CRC_AT + 4].fill(0);
+        let crc = crc32c(batch);
+        batch[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
+    }
 }
