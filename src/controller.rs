@@ -248,9 +248,9 @@ impl Controller {
         }
         self.finish_page(page, BatchKind::Session, wire::FLAG_CHECKPOINT);
         let first = self.first;
-        self.control.put(|w| put_clock(w, &first));
+        self.put_control(|w| put_clock(w, &first));
         for (name, text) in notes {
-            self.control.put(|w| schema::Note::put(w, (*name).into(), (*text).into()));
+            self.put_control(|w| schema::Note::put(w, (*name).into(), (*text).into()));
         }
         self.poll_modules();
     }
@@ -278,7 +278,7 @@ impl Controller {
     pub fn thread_state(&mut self, t: &ThreadShot) {
         let name = Text { bytes: &t.name[..t.name_len], cut_from: None };
         let spans: Vec<u64> = t.spans[..t.listed].iter().copied().map(kind_number).collect();
-        self.control.put(|w| {
+        self.put_control(|w| {
             schema::ThreadState::put(
                 w,
                 t.thread.into(),
@@ -590,11 +590,10 @@ impl Controller {
         self.poll_modules();
         self.say_losses();
         let last = self.last;
-        self.control.put(|w| put_clock(w, &last));
+        self.put_control(|w| put_clock(w, &last));
         let mut late: Vec<u64> = self.late.iter().map(|l| l.1.into()).collect();
         late.truncate(4096);
-        self.control
-            .put(|w| schema::GenerationEnd::put(w, ended.into(), last.ticks.0, &late));
+        self.put_control(|w| schema::GenerationEnd::put(w, ended.into(), last.ticks.0, &late));
         self.flush_control();
         self.ended_generation = ended;
         self.totals.generations += 1;
@@ -851,7 +850,7 @@ impl Controller {
         }
         let t = self.totals;
         let at = self.last.ticks.0;
-        self.control.put(|w| {
+        self.put_control(|w| {
             schema::End::put(
                 w,
                 at,
