@@ -123,6 +123,8 @@ pub struct Controller {
     said: HashMap<(u32, u8), u64>,
     /// Buffers of this generation and later belong to threads that fence in every event.
     fence_since: u32,
+    /// Whether the trace is still to say that membarrier was refused in mid-session.
+    says_refused: bool,
     gone_lost: [u64; CAUSES],
     seen_threads: u64,
     /// What stands in the stream so far.
@@ -216,6 +218,7 @@ impl Controller {
             last: first,
             said: HashMap::new(),
             fence_since: if plan.membarrier { u32::MAX } else { plan.first_generation },
+            says_refused: false,
             gone_lost: [0; CAUSES],
             seen_threads: 0,
             totals: Totals::default(),
@@ -526,6 +529,7 @@ impl Controller {
             self.plan.membarrier = false;
             self.fence_since = self.generation + 1;
             crate::emit::FENCE_MODE.store(1, Relaxed);
+            self.says_refused = true;
         }
         crate::sync::fence(crate::sync::Ordering::SeqCst);
     }
@@ -588,6 +592,10 @@ impl Controller {
     /// Writes the accounts of a generation whose batches are all in the stream.
     fn end_generation(&mut self, ended: u32) {
         self.poll_modules();
+        if std::mem::take(&mut self.says_refused) {
+            let text = "membarrier was refused from here on: every event fences";
+            self.control.put(|w| schema::Note::put(w, "mode".into(), text.into()));
+        }
         self.say_losses();
         let last = self.last;
         self.put_control(|w| put_clock(w, &last));

@@ -368,11 +368,6 @@ fn nested_write(l: &Local, m: &Mapping, r: &Record, e: &dyn Emission) -> Result<
 #[cold]
 #[inline(never)]
 fn inside(l: &Local, e: &dyn Emission, sp: u64) -> Outcome {
-    if !l.registered() {
-        // A fork in a handler took the record away under an event, whose end then wrote here.
-        l.detach();
-        return cold(l, e, sp);
-    }
     let fp = sys::fp();
     let mut waited = None;
     loop {

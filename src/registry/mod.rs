@@ -95,7 +95,8 @@ pub fn prepare(
                 return Err(Prepare::Elsewhere);
             }
             if SWITCH.canary.load(Relaxed) == 0 {
-                // After a fork without handlers the thread still holds what is replaced here.
+                // After a fork without handlers the thread still holds what is replaced here; after
+                // one inside an event, that event's end has opened the record of nobody.
                 local::with(Local::detach);
                 m.renew().map_err(Prepare::Mapping)?;
             }

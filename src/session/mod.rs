@@ -10,8 +10,11 @@
 //! 2. The state stands on the page that a forked child finds zeroed: a child is Idle.
 //! 3. Generations and epochs are monotone for the life of the process, children included.
 
+use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::ffi::OsStringExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::sync::atomic::AtomicPtr;
 use std::time::Duration;
@@ -668,13 +671,18 @@ pub fn init_from_env() -> Result<bool, StartError> {
     let Some(path) = std::env::var_os("EXECTRACE_OUT").filter(|p| !p.is_empty()) else {
         return Ok(false);
     };
-    let file = create_private(&path).map_err(StartError::File)?;
-    begin(Config::new(), Some(Box::new(file)))?;
+    let name = file_name(&path);
+    let file = create_private(&name).map_err(StartError::File)?;
+    if let Err(e) = begin(Config::new(), Some(Box::new(file))) {
+        // Nothing is left half-started: the file is new and empty.
+        let _ = std::fs::remove_file(&name);
+        return Err(e);
+    }
     Ok(true)
 }
 
-/// Makes a file that did not exist, for its owner alone; `%p` in the name is the process's id.
-fn create_private(path: &std::ffi::OsStr) -> std::io::Result<std::fs::File> {
+/// The name with the process's id for `%p`.
+fn file_name(path: &OsStr) -> OsString {
     let mut name = Vec::new();
     let mut rest = path.as_bytes();
     while let Some(at) = rest.windows(2).position(|w| w == b"%p") {
@@ -683,10 +691,13 @@ fn create_private(path: &std::ffi::OsStr) -> std::io::Result<std::fs::File> {
         rest = &rest[at + 2..];
     }
     name.extend_from_slice(rest);
+    OsString::from_vec(name)
+}
+
+/// Makes a file that did not exist, for its owner alone.
+fn create_private(name: &OsStr) -> std::io::Result<std::fs::File> {
     // create_new neither overwrites nor follows a link.
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create_new(true).mode(0o600);
-    options.open(std::ffi::OsStr::from_bytes(&name))
+    std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(name)
 }
 
 /// At the process's exit: what is queued and published is written, for a second at most.
