@@ -1,0 +1,176 @@
+//! A global allocator that emits at every call, in a test binary of its own: no recursion, no
+//! deadlock with starts and stops, every event accounted for.
+//!
+//! Where the recorder itself allocates, the allocator's event interrupts the recorder.
+
+mod signals_support;
+mod support;
+
+use std::alloc::GlobalAlloc;
+use std::alloc::Layout;
+use std::alloc::System;
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use signals_support::assert_exact;
+use signals_support::mine;
+use signals_support::tally;
+use signals_support::total;
+use support::Capture;
+use trace::Outcome;
+
+/// Emits at every call, on threads that have a tally.
+struct Emits;
+
+#[global_allocator]
+static ALLOCATOR: Emits = Emits;
+
+static EMITTED: AtomicU64 = AtomicU64::new(0);
+static DEEPEST: AtomicU64 = AtomicU64::new(0);
+
+thread_local! {
+    static DEPTH: Cell<u64> = const { Cell::new(0) };
+}
+
+fn emit(n: usize) {
+    let Some(t) = mine() else { return };
+    let depth = DEPTH.get() + 1;
+    DEPTH.set(depth);
+    DEEPEST.fetch_max(depth, Relaxed);
+    if t.probe(n as u64) != Outcome::Off {
+        EMITTED.fetch_add(1, Relaxed);
+    }
+    DEPTH.set(depth - 1);
+}
+
+// SAFETY: the system's allocator does the work.
+unsafe impl GlobalAlloc for Emits {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        emit(layout.size());
+        // SAFETY: the caller's duty is the same.
+        let p = unsafe { System.alloc(layout) };
+        emit(layout.size() + 1);
+        p
+    }
+
+    unsafe fn dealloc(&self, p: *mut u8, layout: Layout) {
+        emit(layout.size() + 2);
+        // SAFETY: the caller's duty is the same.
+        unsafe { System.dealloc(p, layout) };
+    }
+
+    unsafe fn realloc(&self, p: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        emit(size);
+        // SAFETY: the caller's duty is the same.
+        unsafe { System.realloc(p, layout, size) }
+    }
+}
+
+/// Runs `body` in a process of its own, for at most `seconds`.
+fn alone(test: &'static str, seconds: u64, body: impl FnOnce()) {
+    if support::scenario().is_none() {
+        support::in_child(test, "alone");
+        return;
+    }
+    let _watchdog = support::watch(test, seconds);
+    body();
+}
+
+static END: AtomicBool = AtomicBool::new(false);
+
+/// Allocates and frees in many sizes until the end.
+fn allocate() {
+    tally();
+    let mut map = BTreeMap::new();
+    let mut n = 0u64;
+    while !END.load(Relaxed) {
+        n += 1;
+        map.insert(n, n.to_string());
+        if n % 3 == 0 {
+            map.pop_first();
+        }
+        if map.len() > 100 {
+            map.clear();
+            std::thread::yield_now();
+        }
+        trace::log!(alloc, "text that allocates: {}", format!("{n}"));
+    }
+}
+
+/// A writer that allocates too.
+struct Writer(Capture);
+
+impl std::io::Write for Writer {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let copy = bytes.to_vec();
+        self.0.write(&copy)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn allocations_emit_while_sessions_start_and_stop() {
+    alone("allocations_emit_while_sessions_start_and_stop", 90, || {
+        let loads: Vec<_> = (0..2).map(|_| std::thread::spawn(allocate)).collect();
+        // The thread that starts and stops allocates as well: also between the turns of the gate.
+        tally();
+        let mut traces = Vec::new();
+        for n in 0..300 * support::multiplier() {
+            let capture = Capture::default();
+            trace::start(Writer(capture.clone())).unwrap();
+            if n % 16 == 0 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            std::thread::yield_now();
+            let summary = trace::stop().unwrap();
+            assert_eq!(summary.stuck_threads, 0);
+            traces.push(capture.take());
+        }
+        END.store(true, Relaxed);
+        loads.into_iter().for_each(|l| l.join().unwrap());
+        assert!(!trace::is_enabled());
+        assert_exact(&traces, 0);
+        let (recorded, nested) = (total(|t| &t.recorded), total(|t| &t.nested));
+        let lost = total(|t| &t.lost);
+        println!("{} sessions: {recorded} recorded, {nested} nested, {lost} lost", traces.len());
+        assert!(recorded > 10_000, "{recorded}");
+        assert_eq!(EMITTED.load(Relaxed), recorded + nested + lost);
+        assert_eq!(DEEPEST.load(Relaxed), 1, "an event allocates");
+        assert_eq!(total(|t| &t.errno_changed), 0);
+    });
+}
+
+/// As above, where the caller reads the trace: all the recorder's allocations are on its thread.
+#[test]
+fn allocations_emit_on_the_thread_that_reads() {
+    alone("allocations_emit_on_the_thread_that_reads", 60, || {
+        tally();
+        let mut traces = Vec::new();
+        for _ in 0..100 * support::multiplier() {
+            trace::Config::new().generation(Duration::from_millis(1)).start_reading().unwrap();
+            let mut bytes = Vec::new();
+            for n in 0..20 {
+                let text = format!("{n}");
+                trace::log!(alloc, "{text}");
+                if n % 5 == 0 {
+                    // Nothing waits: the batches come as generations end.
+                    std::thread::sleep(Duration::from_millis(1));
+                    bytes.extend_from_slice(&trace::read_trace().unwrap().unwrap());
+                }
+            }
+            trace::stop().unwrap();
+            bytes.extend_from_slice(&support::read_all());
+            traces.push(bytes);
+        }
+        let events = assert_exact(&traces, 0);
+        assert!(events > 5000, "{events}");
+        assert_eq!(DEEPEST.load(Relaxed), 1);
+    });
+}
