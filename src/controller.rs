@@ -1036,11 +1036,8 @@ impl Shots {
             }
             let mut name = [0u8; 16];
             let name_len = r.name(&mut name);
-            let listed = (r.depth.load(Relaxed) as usize).min(wire::SPANS_MAX);
             let mut spans = [0u64; wire::SPANS_MAX];
-            for (to, from) in spans.iter_mut().zip(&r.spans[..listed]) {
-                *to = from.load(Relaxed);
-            }
+            let listed = r.open_spans(&mut spans);
             let state = if r.is_out() { schema::STATE_RUNNING } else { schema::STATE_LATE };
             self.0.push(ThreadShot {
                 thread: r.thread.load(Relaxed),

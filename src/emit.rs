@@ -28,6 +28,7 @@ use crate::encode::wire::HEADER_BYTES;
 use crate::encode::wire::SPANS_MAX;
 use crate::mapping::Mapping;
 use crate::mapping::RESERVED;
+use crate::mapping::record::HOLES;
 use crate::mapping::record::Record;
 use crate::mapping::record::SIDE_BYTES;
 use crate::registry;
@@ -97,6 +98,10 @@ pub trait Emission {
     /// Whether an event without a site has a stack as its last field.
     fn wants_stack(&self) -> bool {
         false
+    }
+    /// The session whose span or task it ends or changes; that is so also where the event is lost.
+    fn changes(&self) -> Option<u32> {
+        None
     }
     /// Whether the event belongs to a session that is over: it is dropped in silence.
     fn is_stale(&self, _l: &Local) -> bool {
@@ -377,11 +382,9 @@ fn inside(l: &Local, e: &dyn Emission, sp: u64) -> Outcome {
                 return outcome;
             }
             Step::Lose(cause) => {
-                if let Some(r) = l.record() {
-                    r.lose(cause);
-                }
+                let outcome = count_loss(l, e, cause);
                 gate::leave(l.busy());
-                return Outcome::Lost(cause);
+                return outcome;
             }
             // emit#3: whoever waits has left the section before.
             Step::AwaitGate(word) => {
@@ -392,7 +395,7 @@ fn inside(l: &Local, e: &dyn Emission, sp: u64) -> Outcome {
                 gate::leave(l.busy());
                 let deadline = *waited.get_or_insert_with(|| sys::mono_ns() + wait_ns());
                 if !await_buffer(deadline) {
-                    return lost_waiting(l, sp);
+                    return lost_waiting(l, e, sp);
                 }
             }
         }
@@ -402,6 +405,22 @@ fn inside(l: &Local, e: &dyn Emission, sp: u64) -> Outcome {
         // The gate is looked at again by `attempt`.
         gate::enter(l.busy(), l.gate(), local::NEVER, sp);
     }
+}
+
+/// Counts a loss, inside the section. What the event ended has ended all the same: the thread's
+/// next buffer says what is open.
+fn count_loss(l: &Local, e: &dyn Emission, cause: Cause) -> Outcome {
+    let (Some(m), Some(r)) = (registry::mapping(), l.record()) else { return Outcome::Off };
+    if let Some(session) = e.changes() {
+        if session != m.front().ordinal.load(Relaxed) {
+            return Outcome::Off;
+        }
+        e.after(l);
+        l.set(local::RESTATES, true);
+        l.empty_handed();
+    }
+    r.lose(cause);
+    Outcome::Lost(cause)
 }
 
 /// What an attempt to write an event came to.
@@ -560,6 +579,7 @@ fn exchange(l: &Local, m: &Mapping, r: &Record, generation: u32) -> Result<(), S
     let session = m.front().ordinal.load(Relaxed);
     if l.session.get() != session {
         r.join_session();
+        l.forget_ended();
         l.shift.set(Clock::get().shift());
         // Last: whoever leaves this by longjmp begins it again.
         crate::sync::compiler_fence(Ordering::SeqCst);
@@ -600,15 +620,17 @@ fn open(l: &Local, m: &Mapping, r: &Record, index: u32, generation: u32, epoch: 
         l.set(local::STARTS, false);
         count += 1;
     }
-    let depth = r.depth.load(Relaxed) as usize;
+    let places = r.depth.load(Relaxed) & !HOLES;
     let task = r.task.load(Relaxed);
-    if depth != 0 || task != 0 {
+    if places != 0 || task != 0 || l.has(local::RESTATES) {
+        l.set(local::RESTATES, false);
         let mut spans = [0u64; SPANS_MAX];
-        let listed = depth.min(SPANS_MAX);
-        for (to, from) in spans.iter_mut().zip(&r.spans[..listed]) {
-            *to = crate::site::kind_number(from.load(Relaxed));
+        let listed = r.open_spans(&mut spans);
+        for word in &mut spans[..listed] {
+            *word = crate::site::kind_number(*word);
         }
-        let deeper = (depth - listed) as u64;
+        let open = places - l.ended_below(places);
+        let deeper = u64::from(open).saturating_sub(listed as u64);
         if schema::State::put(&mut w, 0, task, &spans[..listed], deeper).is_some() {
             count += 1;
         }
@@ -674,17 +696,15 @@ fn await_buffer(deadline: u64) -> bool {
 
 /// Counts an event that waited in vain.
 #[cold]
-fn lost_waiting(l: &Local, sp: u64) -> Outcome {
-    if !registry::is_on() {
-        return Outcome::Off;
-    }
-    if let Some(r) = l.record() {
-        // The counters are read when the owner is outside; inside, like every other loss.
-        r.busy.store(sp, Relaxed);
-        r.lose(Cause::WaitTimeout);
-        gate::leave(&r.busy);
-    }
-    Outcome::Lost(Cause::WaitTimeout)
+fn lost_waiting(l: &Local, e: &dyn Emission, sp: u64) -> Outcome {
+    // The counters are read for the last time when the gate is shut and the owner was seen outside.
+    gate::enter_fenced(l.busy(), l.gate(), local::NEVER, sp);
+    let outcome = match gate::state(l.gate().load(Acquire)) {
+        gate::State::Off => Outcome::Off,
+        _ => count_loss(l, e, Cause::WaitTimeout),
+    };
+    gate::leave(l.busy());
+    outcome
 }
 
 /// The kind of a site in this epoch, defining it where that was not done yet.

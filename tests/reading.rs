@@ -252,6 +252,64 @@ fn batches_are_the_readers_until_dropped() {
     support::assert_exact(&bytes, &[(support::tid(), a)].into());
 }
 
+/// Ends that are lost are ends all the same: once there is room again, the thread's next batch says
+/// what is open.
+#[test]
+fn a_lost_end_does_not_stay_open() {
+    let _alone = support::alone();
+    let _watch = support::watch("a_lost_end_does_not_stay_open", 30);
+    Config::new().memory_bytes(2 << 20).start_reading().unwrap();
+    let task = trace::task!("job");
+    let entered = task.enter();
+    let (outer, inner) = (trace::span!("outer"), trace::span!("inner"));
+    let mut a = Attempted::default();
+    let mut n = 0u64;
+    while a.lost < 100 {
+        n += 1;
+        a.probe(n << 40);
+    }
+    // All four are lost.
+    drop(inner);
+    drop(entered);
+    drop(outer);
+    drop(task);
+    let mut bytes = Vec::new();
+    for _ in 0..8 {
+        bytes.extend_from_slice(&trace::read_trace().unwrap().expect("full buffers"));
+    }
+    trace::instant!("room again");
+    let span = trace::span!("fresh");
+    trace::instant!("inside");
+    drop(span);
+    let summary = trace::stop().unwrap();
+    bytes.extend(support::read_all());
+    assert_eq!(summary.lost, a.lost + 4);
+    // All that a validator may find is what was lost.
+    let found = support::problems(&bytes);
+    assert!(found.iter().all(|p| p.what == trace_decode::validate::What::Spans), "{found:?}");
+    let mut decoder = trace_decode::Decoder::new();
+    decoder.push(&bytes);
+    decoder.finish();
+    let mut seen = Vec::new();
+    while let Some(item) = decoder.next_item().unwrap() {
+        if let trace_decode::Item::Event(e) = item
+            && let Some(name) = e.name().filter(|n| n.bytes != b"probe")
+        {
+            seen.push((String::from_utf8(name.bytes.to_vec()).unwrap(), e.depth, e.task != 0));
+        }
+    }
+    let expected = [
+        ("job", 0, false),
+        ("outer", 0, true),
+        ("inner", 1, true),
+        ("room again", 0, false),
+        ("fresh", 0, false),
+        ("inside", 1, false),
+        ("fresh", 1, false),
+    ];
+    assert_eq!(seen, expected.map(|(name, depth, task)| (name.to_owned(), depth, task)));
+}
+
 /// Start, read and stop in three threads, many times.
 #[test]
 fn many_sessions_are_read() {

@@ -11,7 +11,8 @@ use crate::encode::schema::Cause;
 use crate::encode::schema::Class;
 use crate::encode::schema::Kind;
 use crate::encode::varint;
-use crate::encode::wire::SPANS_MAX;
+use crate::mapping::record::HOLES;
+use crate::mapping::record::Record;
 use crate::registry;
 use crate::registry::local;
 use crate::registry::local::Local;
@@ -32,28 +33,29 @@ use crate::sync::Ordering::Relaxed;
 pub struct Span {
     /// Ordinal of the session; 0: was not recorded.
     session: u32,
-    /// Spans that were open before it; `NESTED` inside another event.
-    depth: u32,
+    /// Its place among the open spans of the thread; `NESTED` inside another event.
+    place: u32,
     /// A span belongs to its thread.
     _thread: PhantomData<*const ()>,
 }
 
-const NESTED: u32 = u32::MAX;
+/// No place: the one after it is no depth that a thread can have.
+const NESTED: u32 = HOLES - 1;
 
 impl Span {
     /// The span of a place that is not recorded now.
-    pub const OFF: Span = Span { session: 0, depth: 0, _thread: PhantomData };
+    pub const OFF: Span = Span { session: 0, place: 0, _thread: PhantomData };
 
     /// Begins a span. The switch was seen on.
     #[doc(hidden)]
     #[inline(always)]
     pub fn begin<V: Values>(site: &'static Site, values: V) -> Span {
-        let depth = local::with(|l| emit::standing(l).1);
+        let place = local::with(|l| emit::standing(l).1) & !HOLES;
         match emit::emit(Begin { site, values }) {
             Outcome::Recorded => {
-                Span { session: local::with(|l| l.session.get()), depth, _thread: PhantomData }
+                Span { session: local::with(|l| l.session.get()), place, _thread: PhantomData }
             }
-            Outcome::Nested => Span { session: 1, depth: NESTED, _thread: PhantomData },
+            Outcome::Nested => Span { session: 1, place: NESTED, _thread: PhantomData },
             _ => Span::OFF,
         }
     }
@@ -65,25 +67,28 @@ impl Drop for Span {
         if self.session == 0 || !registry::is_on() {
             return;
         }
-        let (session, depth) = (self.session, self.depth);
-        let open = local::with(|l| emit::standing(l).1);
-        if open == depth.wrapping_add(1) {
+        let (session, place) = (self.session, self.place);
+        // With holes in it the depth is no place's next.
+        let depth = local::with(|l| emit::standing(l).1);
+        if depth == place + 1 {
             emit::emit(End { session });
         } else {
-            end_elsewhere(session, depth, open);
+            end_elsewhere(session, place, depth);
         }
     }
 }
 
 #[cold]
-fn end_elsewhere(session: u32, depth: u32, open: u32) {
-    if depth == NESTED {
+fn end_elsewhere(session: u32, place: u32, depth: u32) {
+    if place == NESTED {
         // Still inside the event that it was begun in: its end goes where its begin went.
         if local::with(|l| l.registered() && l.busy().load(Relaxed) != 0) {
             emit::emit(emit::Plain { kind: Kind::SpanEnd, fields: [] });
         }
-    } else if depth < open {
-        emit::emit(EndAt { session, depth });
+    } else if place < depth & !HOLES {
+        let innermost = place + 1 == depth & !HOLES;
+        let before = place - local::with(|l| l.ended_below(place));
+        emit::emit(EndAt { session, place, before, innermost });
     }
 }
 
@@ -115,7 +120,7 @@ impl<V: Values> Emission for Begin<V> {
     fn after(&self, l: &Local) {
         let Some(r) = l.record() else { return };
         let depth = r.depth.load(Relaxed);
-        match r.spans.get(depth as usize) {
+        match r.spans.get((depth & !HOLES) as usize) {
             Some(span) => span.store(self.site.word(), Relaxed),
             None => r.lose(Cause::SpanDepth),
         }
@@ -160,16 +165,44 @@ impl Emission for End {
         None
     }
 
+    fn changes(&self) -> Option<u32> {
+        Some(self.session)
+    }
+
     fn is_stale(&self, l: &Local) -> bool {
         l.session.get() != self.session
     }
 }
 
-/// The event that ends a span which is not the innermost.
+/// The event that ends a span where some end out of order.
 #[derive(Clone, Copy)]
 struct EndAt {
     session: u32,
-    depth: u32,
+    place: u32,
+    /// Spans that are still open and were opened before it.
+    before: u32,
+    innermost: bool,
+}
+
+impl EndAt {
+    /// Gives the place up, and those below it that have ended before.
+    fn close(self, l: &Local, r: &Record) {
+        let mut places = r.depth.load(Relaxed) & !HOLES;
+        if !self.innermost && l.set_ended(self.place, true) {
+            if let Some(span) = r.spans.get(self.place as usize) {
+                span.store(0, Relaxed);
+            }
+        } else {
+            // Beyond the places whose ends can be kept, the guards above are one off from here on.
+            places = places.saturating_sub(1);
+            while places > 0 && l.has_ended(places - 1) {
+                places -= 1;
+                l.set_ended(places, false);
+            }
+        }
+        let holes = if l.ended_below(places) == 0 { 0 } else { HOLES };
+        r.depth.store(places | holes, Relaxed);
+    }
 }
 
 impl Emission for EndAt {
@@ -178,25 +211,30 @@ impl Emission for EndAt {
     }
 
     fn kind(&self, l: &Local) -> Option<(u32, usize)> {
-        (l.session.get() == self.session).then_some((Kind::SpanEndAt as u32, 1))
+        let kind = if self.innermost { Kind::SpanEnd } else { Kind::SpanEndAt };
+        (l.session.get() == self.session).then_some((kind as u32, 1))
     }
 
     unsafe fn put(&self, p: *mut u8) -> *mut u8 {
+        if self.innermost {
+            return p;
+        }
         // SAFETY: the caller has checked room for a varint.
-        unsafe { emit::put_varint(p, self.depth.into()) }
+        unsafe { emit::put_varint(p, self.before.into()) }
     }
 
     fn after(&self, l: &Local) {
-        let Some(r) = l.record() else { return };
-        for at in self.depth as usize..SPANS_MAX - 1 {
-            r.spans[at].store(r.spans[at + 1].load(Relaxed), Relaxed);
+        if let Some(r) = l.record() {
+            self.close(l, r);
         }
-        let depth = r.depth.load(Relaxed);
-        r.depth.store(depth.saturating_sub(1), Relaxed);
     }
 
     fn site(&self) -> Option<(&'static Site, Types)> {
         None
+    }
+
+    fn changes(&self) -> Option<u32> {
+        Some(self.session)
     }
 
     fn is_stale(&self, l: &Local) -> bool {

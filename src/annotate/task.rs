@@ -60,7 +60,10 @@ impl Task {
         }
         let before = local::with(|l| emit::standing(l).2);
         match emit::emit(Switch { task: self.id, session: self.session }) {
-            Outcome::Recorded => Entered { before, session: self.session, _life: PhantomData },
+            // Lost: the thread works for it all the same, and its next buffer says so.
+            Outcome::Recorded | Outcome::Lost(_) => {
+                Entered { before, session: self.session, _life: PhantomData }
+            }
             _ => off,
         }
     }
@@ -246,6 +249,10 @@ macro_rules! task_event {
 
             fn site(&self) -> Option<(&'static Site, Types)> {
                 None
+            }
+
+            fn changes(&self) -> Option<u32> {
+                Some(self.session)
             }
 
             fn is_stale(&self, l: &Local) -> bool {

@@ -23,6 +23,10 @@ pub const LIVE: u32 = 1;
 /// `Record::state`: its thread said goodbye; the controller takes it apart.
 pub const ENDED: u32 = 2;
 
+/// `Record::depth`: a span has ended before one that was begun after it. A guard knows its span by
+/// the place, so the place stays until it is the last one.
+pub const HOLES: u32 = 1 << 31;
+
 /// Bytes of the ring in which nested events wait for the controller.
 pub const SIDE_BYTES: usize = 4096;
 
@@ -43,7 +47,7 @@ pub struct Record {
     pub next: AtomicU32,
     /// Next sequence number of the main and of the side lane.
     pub sequence: [AtomicU32; 2],
-    /// Open spans of this session; may be more than `spans` holds.
+    /// Places of the open spans of this session, and `HOLES`; may be more than `spans` holds.
     pub depth: AtomicU32,
     /// Whether a handler is writing into the side ring.
     pub side_busy: AtomicU32,
@@ -63,7 +67,8 @@ pub struct Record {
     pub defined: AtomicU32,
     /// When the thread was registered, in scaled ticks.
     pub registered: AtomicU64,
-    /// The words of the open spans' sites, outermost first; `site::kind_number` reads them.
+    /// The words of the open spans' sites, outermost first; `site::kind_number` reads them. 0: the
+    /// span at this place has ended, one above it has not.
     pub spans: [AtomicU64; SPANS_MAX],
     /// Events lost by this thread since the session began, by cause.
     pub loss: [AtomicU64; CAUSES],
@@ -81,6 +86,18 @@ impl Record {
     /// Whether the owner is outside the section. Pairs with the Release that leaves it.
     pub fn is_out(&self) -> bool {
         self.busy.load(Acquire) == 0
+    }
+
+    /// The words of the open spans, as far as there is room for them, and how many those are.
+    pub fn open_spans(&self, into: &mut [u64; SPANS_MAX]) -> usize {
+        let places = (self.depth.load(Relaxed) & !HOLES) as usize;
+        let words = self.spans[..places.min(SPANS_MAX)].iter().map(|s| s.load(Relaxed));
+        let mut listed = 0;
+        for (to, word) in into.iter_mut().zip(words.filter(|w| *w != 0)) {
+            *to = word;
+            listed += 1;
+        }
+        listed
     }
 
     /// The name, copied.

@@ -33,6 +33,12 @@ pub const SLOW: u32 = 32;
 /// The thread holds the lock of the session's controller, or waits for it.
 pub const CONTROLS: u32 = 64;
 
+/// The next buffer begins with `State` in any case: an event that changed the state was lost.
+pub const RESTATES: u32 = 128;
+
+/// Places of spans below which an end out of order is known by its place.
+const PLACES_MAX: u32 = 256;
+
 /// A generation that the gate never shows, so that the hot path never goes on.
 pub const NEVER: u32 = u32::MAX;
 
@@ -67,6 +73,8 @@ pub struct Local {
     pub stack_low: Cell<usize>,
     /// Events for which the stack's bounds are not asked for again.
     pub stack_skip: Cell<u32>,
+    /// One bit for each place of a span that has ended before one above it.
+    pub ended: [Cell<u64>; PLACES_MAX as usize / 64],
     /// Next task id and the end of the block that was handed to this thread.
     pub task_next: AtomicU64,
     /// See `task_next`.
@@ -102,6 +110,7 @@ impl Local {
             stack_top: Cell::new(0),
             stack_low: Cell::new(0),
             stack_skip: Cell::new(0),
+            ended: [const { Cell::new(0) }; PLACES_MAX as usize / 64],
             task_next: AtomicU64::new(0),
             task_end: AtomicU64::new(0),
             creator: Cell::new(0),
@@ -178,6 +187,30 @@ impl Local {
         self.generation.set(NEVER);
         self.holds.set(0);
         self.number.set(0);
+    }
+
+    /// Whether the span at this place has ended.
+    pub fn has_ended(&self, place: u32) -> bool {
+        let word = self.ended.get(place as usize / 64);
+        word.is_some_and(|w| w.get() >> (place % 64) & 1 != 0)
+    }
+
+    /// Says whether the span at this place has ended; false where that cannot be kept.
+    pub fn set_ended(&self, place: u32, ended: bool) -> bool {
+        let Some(word) = self.ended.get(place as usize / 64) else { return false };
+        let bit = 1 << (place % 64);
+        word.set(if ended { word.get() | bit } else { word.get() & !bit });
+        true
+    }
+
+    /// How many of the places below this one have ended.
+    pub fn ended_below(&self, place: u32) -> u32 {
+        (0..place.min(PLACES_MAX)).filter(|p| self.has_ended(*p)).count() as u32
+    }
+
+    /// No place has ended: there are none.
+    pub fn forget_ended(&self) {
+        self.ended.iter().for_each(|w| w.set(0));
     }
 
     /// Lets go of the buffer in hand, as far as this half knows of it.
