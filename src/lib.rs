@@ -112,6 +112,7 @@ pub use session::*;
 pub mod __private {
     pub use crate::annotate::log::log;
     pub use crate::annotate::mark;
+    pub use crate::annotate::plain;
     pub use crate::annotate::task::begin_task;
     pub use crate::annotate::value::Arg;
     pub use crate::annotate::value::TaskId;

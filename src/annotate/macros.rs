@@ -1,11 +1,15 @@
 //! The macros. Their arguments are evaluated only while recording is on, and before the section.
+//!
+//! 1. Items and constants are not hygienic: every name that an expansion defines, or matches, MUST
+//!    begin with underscores. Otherwise a program's own constant of that name is taken for it.
+//! 2. Every path MUST be written in full, `Some` and `None` too: a program may have no prelude.
 
 /// Makes the static of a place.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __site {
-    ($name:ident, $class:ident, $text:expr, $flags:expr, [$($field:expr),*]) => {
-        static $name: $crate::__private::Site = $crate::__private::Site::new(
+    ($class:ident, $text:expr, $flags:expr, [$($field:expr),*]) => {
+        static __SITE: $crate::__private::Site = $crate::__private::Site::new(
             $crate::__private::Meta {
                 class: $crate::__private::Class::$class,
                 name: $text,
@@ -13,7 +17,7 @@ macro_rules! __site {
                 file: ::core::file!(),
                 line: ::core::line!(),
                 flags: $flags,
-                fields: &[$($field),*],
+                fields: &[$($crate::__private::plain($field)),*],
             },
         );
     };
@@ -31,9 +35,9 @@ macro_rules! __site {
 macro_rules! instant {
     ($name:expr $(, $key:ident = $value:expr)* $(,)?) => {{
         if $crate::is_enabled() {
-            $crate::__site!(SITE, Instant, $name, 0, [$(::core::stringify!($key)),*]);
+            $crate::__site!(Instant, $name, 0, [$(::core::stringify!($key)),*]);
             match ($($crate::__private::Arg::ready(&$value),)*) {
-                values => { $crate::__private::mark(&SITE, values); }
+                __values => { $crate::__private::mark(&__SITE, __values); }
             }
         }
     }};
@@ -48,9 +52,9 @@ macro_rules! instant {
 macro_rules! counter {
     ($name:expr, $value:expr $(,)?) => {{
         if $crate::is_enabled() {
-            $crate::__site!(SITE, Counter, $name, 0, ["value"]);
+            $crate::__site!(Counter, $name, 0, ["value"]);
             match ($crate::__private::Arg::ready(&$value),) {
-                values => { $crate::__private::mark(&SITE, values); }
+                __values => { $crate::__private::mark(&__SITE, __values); }
             }
         }
     }};
@@ -69,22 +73,30 @@ macro_rules! counter {
 #[macro_export]
 macro_rules! log {
     (task: $task:expr, $category:ident, $($text:tt)+) => {
-        $crate::log!(@ Some($task.id()), 2, ["task", "text"], ::core::stringify!($category), $($text)+)
+        $crate::log!(
+            @ ::core::option::Option::Some($task.id()), 2, ["task", "text"],
+            $crate::__private::plain(::core::stringify!($category)), $($text)+
+        )
     };
     (task: $task:expr, $category:literal, $($text:tt)+) => {
-        $crate::log!(@ Some($task.id()), 2, ["task", "text"], $category, $($text)+)
+        $crate::log!(
+            @ ::core::option::Option::Some($task.id()), 2, ["task", "text"], $category, $($text)+
+        )
     };
     (@ $task:expr, $flags:expr, [$($field:expr),*], $category:expr, $($text:tt)+) => {{
         if $crate::is_enabled() {
-            $crate::__site!(SITE, Log, $category, $flags, [$($field),*]);
-            $crate::__private::log(&SITE, $task, ::core::format_args!($($text)+));
+            $crate::__site!(Log, $category, $flags, [$($field),*]);
+            $crate::__private::log(&__SITE, $task, ::core::format_args!($($text)+));
         }
     }};
     ($category:ident, $($text:tt)+) => {
-        $crate::log!(@ None, 0, ["text"], ::core::stringify!($category), $($text)+)
+        $crate::log!(
+            @ ::core::option::Option::None, 0, ["text"],
+            $crate::__private::plain(::core::stringify!($category)), $($text)+
+        )
     };
     ($category:literal, $($text:tt)+) => {
-        $crate::log!(@ None, 0, ["text"], $category, $($text)+)
+        $crate::log!(@ ::core::option::Option::None, 0, ["text"], $category, $($text)+)
     };
 }
 
@@ -100,10 +112,10 @@ macro_rules! log {
 macro_rules! span {
     (task: $task:expr, $name:expr $(, $key:ident = $value:expr)* $(,)?) => {{
         if $crate::is_enabled() {
-            $crate::__site!(SITE, Span, $name, 2, ["task" $(, ::core::stringify!($key))*]);
-            let task = $crate::__private::TaskId($task.id());
-            match (task, $($crate::__private::Arg::ready(&$value),)*) {
-                values => $crate::Span::begin(&SITE, values),
+            $crate::__site!(Span, $name, 2, ["task" $(, ::core::stringify!($key))*]);
+            let __task = $crate::__private::TaskId($task.id());
+            match (__task, $($crate::__private::Arg::ready(&$value),)*) {
+                __values => $crate::Span::begin(&__SITE, __values),
             }
         } else {
             $crate::Span::OFF
@@ -111,9 +123,9 @@ macro_rules! span {
     }};
     ($name:expr $(, $key:ident = $value:expr)* $(,)?) => {{
         if $crate::is_enabled() {
-            $crate::__site!(SITE, Span, $name, 0, [$(::core::stringify!($key)),*]);
+            $crate::__site!(Span, $name, 0, [$(::core::stringify!($key)),*]);
             match ($($crate::__private::Arg::ready(&$value),)*) {
-                values => $crate::Span::begin(&SITE, values),
+                __values => $crate::Span::begin(&__SITE, __values),
             }
         } else {
             $crate::Span::OFF
@@ -136,21 +148,19 @@ macro_rules! span {
 #[macro_export]
 macro_rules! task {
     (parent: $parent:expr, $name:expr $(, $key:ident = $value:expr)* $(,)?) => {
-        $crate::task!(@ Some($parent.id()), $name $(, $key = $value)*)
+        $crate::task!(@ ::core::option::Option::Some($parent.id()), $name $(, $key = $value)*)
     };
     (@ $parent:expr, $name:expr $(, $key:ident = $value:expr)*) => {{
         if $crate::is_enabled() {
-            $crate::__site!(
-                SITE, Task, $name, 0, ["task", "parent" $(, ::core::stringify!($key))*]
-            );
+            $crate::__site!(Task, $name, 0, ["task", "parent" $(, ::core::stringify!($key))*]);
             match ($($crate::__private::Arg::ready(&$value),)*) {
-                values => $crate::__private::begin_task(&SITE, $parent, values),
+                __values => $crate::__private::begin_task(&__SITE, $parent, __values),
             }
         } else {
             $crate::Task::OFF
         }
     }};
     ($name:expr $(, $key:ident = $value:expr)* $(,)?) => {
-        $crate::task!(@ None, $name $(, $key = $value)*)
+        $crate::task!(@ ::core::option::Option::None, $name $(, $key = $value)*)
     };
 }

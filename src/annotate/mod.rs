@@ -52,6 +52,15 @@ impl<V: Values> Emission for Mark<V> {
     }
 }
 
+/// A name as the program means it: without the mark of a raw identifier.
+#[doc(hidden)]
+pub const fn plain(name: &'static str) -> &'static str {
+    match name.as_bytes() {
+        [b'r', b'#', ..] => name.split_at(2).1,
+        _ => name,
+    }
+}
+
 /// Emits an instant, a counter or a log. The switch was seen on.
 #[doc(hidden)]
 #[inline(always)]

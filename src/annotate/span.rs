@@ -28,6 +28,23 @@ use crate::sync::Ordering::Relaxed;
 ///
 /// Ends in any order are recorded truly: a span that is not the innermost says which one it was. A
 /// guard that outlives its session ends in silence. While recording is off a guard costs nothing.
+///
+/// A span belongs to its thread: its guard cannot be sent to another one, nor held over an `await`
+/// in a future that may move. What moves between threads is a [`Task`](crate::Task).
+///
+/// ```compile_fail,E0277
+/// fn sent<T: Send>(_: T) {}
+/// sent(trace::span!("load"));
+/// ```
+///
+/// ```compile_fail
+/// async fn load() {
+///     let _span = trace::span!("load");
+///     std::future::ready(()).await;
+/// }
+/// fn sent<T: Send>(_: T) {}
+/// sent(load());
+/// ```
 #[must_use = "a span ends when its guard is dropped: bind it to a name, such as _span"]
 #[derive(Debug)]
 pub struct Span {
