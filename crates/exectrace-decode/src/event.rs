@@ -4,6 +4,8 @@
 //!    find their bytes, and on bytes that they do not expect they end early, they never panic.
 //! 2. Events borrow the bytes of their batch; nothing is copied or allocated.
 
+use std::fmt;
+
 use trace::encode::field::Fields as FieldList;
 use trace::encode::field::List;
 use trace::encode::field::Reader;
@@ -100,7 +102,7 @@ macro_rules! define_decoder {
 trace::__events!(define_decoder);
 
 /// An event of a site.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct SiteEvent<'a> {
     /// The site.
     pub site: &'a Site,
@@ -110,6 +112,15 @@ pub struct SiteEvent<'a> {
 impl PartialEq for SiteEvent<'_> {
     fn eq(&self, other: &Self) -> bool {
         self.site.kind == other.site.kind && self.fields().eq(other.fields())
+    }
+}
+
+// By its fields: `bytes` run on to the end of the batch.
+impl fmt::Debug for SiteEvent<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SiteEvent {{ kind: {}, fields: ", self.site.kind)?;
+        f.debug_list().entries(self.fields()).finish()?;
+        f.write_str(" }")
     }
 }
 
@@ -126,7 +137,7 @@ impl<'a> SiteEvent<'a> {
 }
 
 /// An event of a kind that only the trace describes.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Other<'a> {
     /// Its kind.
     pub kind: u64,
@@ -138,6 +149,14 @@ pub struct Other<'a> {
 impl PartialEq for Other<'_> {
     fn eq(&self, other: &Self) -> bool {
         self.kind == other.kind && self.fields().eq(other.fields())
+    }
+}
+
+impl fmt::Debug for Other<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Other {{ kind: {}, fields: ", self.kind)?;
+        f.debug_list().entries(self.fields()).finish()?;
+        f.write_str(" }")
     }
 }
 

@@ -177,3 +177,10 @@ fn mutate(bytes: &mut Vec<u8>, r: &mut Random) {
         _ => bytes.truncate(bytes.len() - r.below(bytes.len() / 4)),
     }
 }
+
+#[test]
+fn a_trace_survives_the_form_that_the_fuzzer_has() {
+    let t = sample::many_batches(4);
+    let v = everything(&sample::sealed_from(&sample::unsealed(&t)), 100);
+    assert_eq!((v.events, v.damage, v.error), (80, vec![], None));
+}

@@ -5,9 +5,11 @@ use trace::encode::field::Text;
 use trace::encode::field::ty;
 use trace::encode::schema;
 use trace::encode::schema::Class;
+use trace::encode::wire::BATCH_BYTES_MAX;
 use trace::encode::wire::CRC_AT;
 use trace::encode::wire::FLAG_LATE;
 use trace::encode::wire::HEADER_BYTES;
+use trace::encode::wire::Header;
 use trace::encode::wire::MAGIC;
 use trace::encode::wire::VERSION;
 
@@ -205,4 +207,41 @@ pub fn reseal(bytes: &mut [u8], offsets: &[usize]) {
         let crc = crc32c(batch);
         batch[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
     }
+}
+
+/// A trace from bytes without any headers: each batch is its kind, lane, thread and flags, a byte
+/// each, the time of its first event and the length of its body, two bytes each, then its body.
+/// What [`unsealed`] gives comes back, and a fuzzer's changes to it reach the events.
+pub fn sealed_from(mut input: &[u8]) -> Vec<u8> {
+    let mut t = TraceBuilder::new(1);
+    while let Some((&[kind, lane, thread, flags, t0, t1, l0, l1], rest)) = input.split_first_chunk()
+    {
+        let len = usize::from(u16::from_le_bytes([l0, l1])).min(rest.len());
+        let (body, rest) = rest.split_at(len.min(BATCH_BYTES_MAX - HEADER_BYTES));
+        t.next.first_ticks = u64::from(u16::from_le_bytes([t0, t1]));
+        t.next.flags = u32::from(flags & 7);
+        t.next.epoch = u32::from(flags >> 5);
+        // The low bits of a kind are one that we know, seven times of eight.
+        let kind = if kind & 0xe0 == 0xe0 { kind } else { kind & 3 };
+        let kind = if kind == 0 { 4 } else { kind };
+        t.batch(kind, u32::from(thread), lane & 1, Body::default().raw(body));
+        input = rest;
+    }
+    t.bytes
+}
+
+/// A trace in the form that [`sealed_from`] reads.
+pub fn unsealed(t: &TraceBuilder) -> Vec<u8> {
+    let mut out = Vec::new();
+    for (i, &at) in t.offsets.iter().enumerate() {
+        let end = t.offsets.get(i + 1).copied().unwrap_or(t.bytes.len());
+        let Some(batch) = t.bytes.get(at..end) else { continue };
+        let Some(h) = batch.first_chunk().and_then(Header::from_bytes) else { continue };
+        let body = &batch[HEADER_BYTES..];
+        out.extend([h.kind & 3, h.lane, h.thread as u8, (h.flags as u8 & 7) | 1 << 5]);
+        out.extend((h.first_ticks as u16).to_le_bytes());
+        out.extend((body.len() as u16).to_le_bytes());
+        out.extend(body);
+    }
+    out
 }
