@@ -142,14 +142,15 @@ mod tests {
             &long[..1025],
             &long,
         ];
-        let numbered = (0..600).map(|i| format!("name {}", i % 200).into_bytes());
+        let names = if cfg!(miri) { 20 } else { 200 };
+        let numbered = (0..3 * names).map(|i| format!("name {}", i % names).into_bytes());
         for text in fixed.iter().map(|t| t.to_vec()).chain(numbered) {
             let id = t.id(&text, &to);
             assert_ne!(id, 0);
             assert_eq!(*naive.entry(text).or_insert(id), id);
         }
-        assert_eq!(naive.len(), 209);
-        assert_eq!(t.len(), 209);
+        assert_eq!(naive.len(), 9 + names);
+        assert_eq!(t.len() as usize, 9 + names);
         let mut records = 0;
         Cursor::default().scan(&log, &a, |record| {
             let mut r = Reader::new(record);
@@ -161,7 +162,7 @@ mod tests {
             assert_eq!(s.text.cut_from, (text.len() > 1024).then_some(text.len() as u64));
             records += 1;
         });
-        assert_eq!(records, 209);
+        assert_eq!(records, 9 + names);
     }
 
     #[test]

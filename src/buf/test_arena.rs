@@ -1,7 +1,5 @@
 //! An arena in ordinary memory, for unit tests.
 
-use core::cell::UnsafeCell;
-
 use crate::buf::Arena;
 use crate::buf::BUFFER_BYTES;
 use crate::buf::Buffers;
@@ -10,11 +8,12 @@ use crate::buf::pool::Pool;
 use crate::intern::log::Segments;
 
 #[repr(C, align(64))]
-struct Block(UnsafeCell<[u8; BUFFER_BYTES as usize]>);
+struct Block([u8; BUFFER_BYTES as usize]);
 
 /// Buffers, and a pool that segments are taken from.
 pub(crate) struct TestArena {
-    blocks: Vec<Block>,
+    /// One address from which all others are made, as in a mapping.
+    blocks: *mut [Block],
     pub(crate) pool: Pool,
 }
 
@@ -26,15 +25,22 @@ impl TestArena {
     pub(crate) fn new(count: u32, dirt: u8) -> TestArena {
         let mut blocks: Vec<Block> = Vec::new();
         for _ in 0..count {
-            let mut b = Block(UnsafeCell::new([dirt; BUFFER_BYTES as usize]));
-            b.0.get_mut()[..64].fill(0);
-            blocks.push(b);
+            blocks.push(Block([dirt; BUFFER_BYTES as usize]));
+            blocks.iter_mut().next_back().unwrap().0[..64].fill(0);
         }
+        let blocks = Box::into_raw(blocks.into_boxed_slice());
         let arena = TestArena { blocks, pool: Pool::default() };
         for i in (0..count).rev() {
             arena.pool.push(&arena, i);
         }
         arena
+    }
+}
+
+impl Drop for TestArena {
+    fn drop(&mut self) {
+        // SAFETY: made by `Box::into_raw`, and whoever borrowed from it is gone.
+        drop(unsafe { Box::from_raw(self.blocks) });
     }
 }
 
@@ -53,7 +59,9 @@ impl Arena for TestArena {
 // SAFETY: each block is BUFFER_BYTES of its own, aligned to 64, and `head` refers to its start.
 unsafe impl Buffers for TestArena {
     fn start(&self, index: u32) -> *mut u8 {
-        self.blocks[index as usize].0.get().cast::<u8>()
+        assert!(index < self.len());
+        // SAFETY: the index was just checked.
+        unsafe { self.blocks.cast::<Block>().add(index as usize).cast::<u8>() }
     }
 }
 

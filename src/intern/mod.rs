@@ -420,7 +420,7 @@ mod tests {
             tags.insert(h >> 32);
             slots.insert(h & 0x3_ffff);
         }
-        assert!(tags.len() as u64 > n - n / 1000, "{} tags of {n}", tags.len());
+        assert!(tags.len() as u64 >= n - n / 1000, "{} tags of {n}", tags.len());
         // Thrown at random, 100,000 keys take about 83,000 of 262,144 slots.
         assert!(slots.len() as u64 > n * 4 / 5, "{} slots of {n}", slots.len());
     }
