@@ -263,6 +263,8 @@ fn crates_depend_downwards() {
     let mut breaches = Vec::new();
     let mut seen = 0;
     let mut manifests = files(&["crates"], "toml");
+    // Deeper ones are workspaces of their own, for tools that only tests use.
+    manifests.retain(|(path, _)| path.split('/').count() == 3);
     manifests.push(("Cargo.toml".into(), fs::read_to_string(root().join("Cargo.toml")).unwrap()));
     for (path, text) in manifests {
         let name =
