@@ -9,6 +9,7 @@
 //! 2. Events of a stream keep their order. Equal times: the lower thread first, main lane first.
 //! 3. Held bytes are counted; the owner keeps them bounded.
 
+use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::collections::VecDeque;
 
@@ -69,7 +70,8 @@ struct Stream {
     at: usize,
     ticks: u64,
     held: Held,
-    queue: VecDeque<Held>,
+    /// By sequence, then by offset: a late batch may come after younger ones.
+    queue: BTreeMap<(u32, u64), Held>,
 }
 
 /// When a stream's next event is.
@@ -243,7 +245,7 @@ impl Stream {
 
     /// Goes over to the next batch; gives the body of the one before, `Err` where it was the last.
     fn next_batch(&mut self) -> Result<Vec<u8>, Vec<u8>> {
-        let next = self.queue.pop_front();
+        let next = self.queue.pop_first().map(|q| q.1);
         let is_last = next.is_none();
         let old = std::mem::replace(&mut self.held, next.unwrap_or_default());
         self.begin();
@@ -302,12 +304,10 @@ impl Merge {
         let is_idle = stream.next_ticks() > TICKS_MAX;
         if stream.is_fresh() && stream.held.sequence > held.sequence {
             let younger = std::mem::replace(&mut stream.held, held);
-            stream.queue.push_front(younger);
+            stream.queue.insert((younger.sequence, younger.offset), younger);
             stream.begin();
         } else {
-            let older = stream.queue.iter().rev().take_while(|q| q.sequence > held.sequence);
-            let at = stream.queue.len() - older.count();
-            stream.queue.insert(at, held);
+            stream.queue.insert((held.sequence, held.offset), held);
             if !is_idle {
                 return;
             }
@@ -352,7 +352,7 @@ impl Merge {
         self.by_lane.insert((h.thread, h.lane), index as u32);
         self.streams.push(Stream {
             track,
-            queue: VecDeque::new(),
+            queue: BTreeMap::new(),
             held: Held::default(),
             ahead: Vec::new(),
             next: 0,
