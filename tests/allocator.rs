@@ -90,7 +90,7 @@ fn allocate() {
     while !END.load(Relaxed) {
         n += 1;
         map.insert(n, n.to_string());
-        if n % 3 == 0 {
+        if n.is_multiple_of(3) {
             map.pop_first();
         }
         if map.len() > 100 {

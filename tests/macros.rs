@@ -186,7 +186,7 @@ mod bare {
 
 /// Names that the macros might use for their own things.
 mod shadows {
-    #![allow(non_upper_case_globals, dead_code)]
+    #![allow(non_upper_case_globals, non_snake_case, dead_code)]
 
     pub const SITE: u32 = 1;
     pub const values: u32 = 2;
@@ -238,82 +238,98 @@ fn names_of_the_programs_own_stay_its_own() {
     });
 }
 
+/// The events of `body` are these.
+#[track_caller]
+fn assert_told(body: impl FnOnce(), expect: &[&str]) {
+    let (lines, _) = record(body);
+    for (line, expect) in lines.iter().zip(expect) {
+        assert_eq!(line, expect);
+    }
+    assert_eq!(lines.len(), expect.len());
+}
+
 #[test]
 #[rustfmt::skip] // The commas at the ends are what is tested.
-fn every_form_and_every_type_of_argument() {
-    alone("every_form_and_every_type_of_argument", 20, || {
-        let (lines, _) = record(|| {
-            trace::instant!("none");
-            trace::instant!("none",);
-            trace::instant!("unsigned", a = 1u8, b = 2u16, c = 3u32, d = u64::MAX, e = 5usize,);
-            trace::instant!("signed", a = -1i8, b = -2i16, c = -3i32, d = i64::MIN, e = 5isize);
-            trace::instant!("others", a = 1.5f32, b = f64::MAX, c = true, d = false);
-            let s = String::from("string");
-            let some: &str = &s;
-            trace::instant!("texts", a = "literal", b = s, c = &s, d = some, e = &some, f = &&some);
-            trace::instant!("cow", a = Cow::Borrowed("b"), b = Cow::<str>::Owned(s.clone()));
-            // Values that live no longer than the macro.
-            trace::instant!("temporary", a = &7.to_string(), b = 8.to_string().as_str(),);
-            trace::instant!("blocks", a = { let x = 1u32; x + 1 }, b = if s.is_empty() { 1 } else { 2 });
-            trace::instant!("still there", s = s);
-            trace::counter!("counter", 1.25,);
-            trace::counter!("counter", s.len());
-            trace::log!(category, "plain");
-            trace::log!(category, "plain",);
-            trace::log!("a string", "{} {s} {:?} {0}", 1, "x",);
-            drop(trace::span!("span",));
-            drop(trace::span!("span", a = &s.to_uppercase(),));
-            drop(trace::task!("task",));
-            let task = trace::task!("task", a = &s.to_uppercase(),);
-            drop(trace::task!(parent: task, "child",));
-            drop(trace::task!(parent: &task, "child", a = 1u8,));
-            drop(trace::span!(task: task, "span", a = 1u8,));
-            trace::log!(task: task, category, "{}", s,);
-            trace::log!(task: &task, "a string", "text");
-            trace::instant!("many", a=1u8, b=2u8, c=3u8, d=4u8, e=5u8, f=6u8, g=7u8, h=8u8,
-                i=9u8, j=10u8, k=11u8, l=12u8, m=13u8, n=14u8, o=15u8, p=16u8);
-            assert_eq!(trace::span("closure", || s.len()), 6);
-            let expression = if trace::is_enabled() { trace::span!("arm") } else { trace::Span::OFF };
-            drop(expression);
-            match () { () => trace::instant!("arm of a match", a = 1u8) }
-            let _named = trace::task!("keyword", r#type = 1u8);
-        });
-        let expect = [
-            "instant none",
-            "instant none",
-            "instant unsigned a=1 b=2 c=3 d=18446744073709551615 e=5",
-            "instant signed a=-1 b=-2 c=-3 d=-9223372036854775808 e=+5",
-            "instant others a=1.5 b=1.7976931348623157e308 c=true d=false",
-            "instant texts a='literal' b='string' c='string' d='string' e='string' f='string'",
-            "instant cow a='b' b='string'",
-            "instant temporary a='7' b='8'",
-            "instant blocks a=2 b=+2",
-            "instant still there s='string'",
-            "counter counter value=1.25",
-            "counter counter value=6",
-            "log category text='plain'",
-            "log category text='plain'",
-            "log a string text='1 string \"x\" 1'",
-            "span span",
-            "span span a='STRING'",
-            "task task task=#1 parent=#0",
-            "task task task=#2 parent=#0 a='STRING'",
-            "task child task=#3 parent=#2",
-            "task child task=#4 parent=#2 a=1",
-            "span span task=#2 a=1",
-            "log category task=#2 text='string'",
-            "log a string task=#2 text='text'",
-            "instant many a=1 b=2 c=3 d=4 e=5 f=6 g=7 h=8 i=9 j=10 k=11 l=12 m=13 n=14 o=15 p=16",
-            "span closure",
-            "span arm",
-            "instant arm of a match a=1",
-            "task keyword task=#5 parent=#0 type=1",
-        ];
-        for (line, expect) in lines.iter().zip(expect) {
-            assert_eq!(line, expect);
-        }
-        assert_eq!(lines.len(), expect.len());
-    });
+fn every_type_of_argument() {
+    let s = String::from("string");
+    let some: &str = &s;
+    let body = || {
+        trace::instant!("none");
+        trace::instant!("none",);
+        trace::instant!("unsigned", a = 1u8, b = 2u16, c = 3u32, d = u64::MAX, e = 5usize,);
+        trace::instant!("signed", a = -1i8, b = -2i16, c = -3i32, d = i64::MIN, e = 5isize);
+        trace::instant!("others", a = 1.5f32, b = f64::MAX, c = true, d = false);
+        trace::instant!("texts", a = "literal", b = s, c = &s, d = some, e = &some, f = &&some);
+        trace::instant!("cow", a = Cow::Borrowed("b"), b = Cow::<str>::Owned(s.clone()));
+        // Values that live no longer than the macro.
+        trace::instant!("temporary", a = &7.to_string(), b = 8.to_string().as_str(),);
+        trace::instant!("blocks", a = { let x = 1u32; x + 1 }, b = if s.is_empty() { 1 } else { 2 });
+        trace::instant!("still there", s = s);
+        trace::instant!("many", a=1u8, b=2u8, c=3u8, d=4u8, e=5u8, f=6u8, g=7u8, h=8u8,
+            i=9u8, j=10u8, k=11u8, l=12u8, m=13u8, n=14u8, o=15u8, p=16u8);
+        trace::counter!("counter", 1.25,);
+        trace::counter!("counter", s.len());
+    };
+    alone("every_type_of_argument", 20, || assert_told(body, &[
+        "instant none",
+        "instant none",
+        "instant unsigned a=1 b=2 c=3 d=18446744073709551615 e=5",
+        "instant signed a=-1 b=-2 c=-3 d=-9223372036854775808 e=+5",
+        "instant others a=1.5 b=1.7976931348623157e308 c=true d=false",
+        "instant texts a='literal' b='string' c='string' d='string' e='string' f='string'",
+        "instant cow a='b' b='string'",
+        "instant temporary a='7' b='8'",
+        "instant blocks a=2 b=+2",
+        "instant still there s='string'",
+        "instant many a=1 b=2 c=3 d=4 e=5 f=6 g=7 h=8 i=9 j=10 k=11 l=12 m=13 n=14 o=15 p=16",
+        "counter counter value=1.25",
+        "counter counter value=6",
+    ]));
+}
+
+#[test]
+#[rustfmt::skip] // The commas at the ends are what is tested.
+fn every_form_of_logs_spans_and_tasks() {
+    let s = String::from("string");
+    let body = || {
+        trace::log!(category, "plain");
+        trace::log!(category, "plain",);
+        trace::log!("a string", "{} {s} {:?} {0}", 1, "x",);
+        drop(trace::span!("span",));
+        drop(trace::span!("span", a = &s.to_uppercase(),));
+        drop(trace::task!("task",));
+        let task = trace::task!("task", a = &s.to_uppercase(),);
+        drop(trace::task!(parent: task, "child",));
+        drop(trace::task!(parent: &task, "child", a = 1u8,));
+        drop(trace::span!(task: task, "span", a = 1u8,));
+        trace::log!(task: task, category, "{}", s,);
+        trace::log!(task: &task, "a string", "text");
+        assert_eq!(trace::span("closure", || s.len()), 6);
+        let arm = if trace::is_enabled() { trace::span!("arm") } else { trace::Span::OFF };
+        drop(arm);
+        match s.len() { 6 => trace::instant!("arm of a match", a = 1u8), _ => {} }
+        let _named = trace::task!("keyword", r#type = 1u8);
+        trace::log!(r#type, "raw");
+    };
+    alone("every_form_of_logs_spans_and_tasks", 20, || assert_told(body, &[
+        "log category text='plain'",
+        "log category text='plain'",
+        "log a string text='1 string \"x\" 1'",
+        "span span",
+        "span span a='STRING'",
+        "task task task=#1 parent=#0",
+        "task task task=#2 parent=#0 a='STRING'",
+        "task child task=#3 parent=#2",
+        "task child task=#4 parent=#2 a=1",
+        "span span task=#2 a=1",
+        "log category task=#2 text='string'",
+        "log a string task=#2 text='text'",
+        "span closure",
+        "span arm",
+        "instant arm of a match a=1",
+        "task keyword task=#5 parent=#0 type=1",
+        "log type text='raw'",
+    ]));
 }
 
 const fn is_send<T: Send>() {}

@@ -300,7 +300,7 @@ fn garbage_in_the_frame_pointer() {
                     0 => r,
                     1 => r & !7,
                     // In the stack, below and above the frames, and beyond its end.
-                    2 => here + (r & 0xffff) & !7,
+                    2 => (here + (r & 0xffff)) & !7,
                     3 => (here & !0xfff) + (r & 0xf_fff8),
                     4 => here.wrapping_sub(r & 0x3fff) & !7,
                     5 => [0, 8, 15, u64::MAX, u64::MAX - 7, 1 << 63, 1 << 47][r as usize % 7],

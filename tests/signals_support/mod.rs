@@ -41,32 +41,28 @@ pub struct Tally {
 }
 
 impl Tally {
-    const fn new() -> Tally {
-        const ZERO: AtomicU64 = AtomicU64::new(0);
-        let causes = [const { AtomicU64::new(0) }; CAUSES];
+    fn new() -> Tally {
+        let zero = || AtomicU64::new(0);
         Tally {
-            recorded: ZERO,
-            nested: ZERO,
-            sum: ZERO,
-            lost: ZERO,
-            causes,
-            off: ZERO,
-            signals: ZERO,
-            errno_changed: ZERO,
+            recorded: zero(),
+            nested: zero(),
+            sum: zero(),
+            lost: zero(),
+            causes: [const { AtomicU64::new(0) }; CAUSES],
+            off: zero(),
+            signals: zero(),
+            errno_changed: zero(),
         }
     }
 
     /// Emits the probe `n`, looks at `errno`, and takes the outcome in.
     pub fn probe(&self, n: u64) -> Outcome {
         const ODD: c_int = 12_345;
-        // SAFETY: the calling thread's own errno.
-        let errno = unsafe { &mut *libc::__errno_location() };
-        let before = std::mem::replace(errno, ODD);
+        let before = swap_errno(ODD);
         let outcome = trace::emit_probe(n);
-        if *errno != ODD {
+        if swap_errno(before) != ODD {
             self.errno_changed.fetch_add(1, Relaxed);
         }
-        *errno = before;
         let word = match outcome {
             Outcome::Recorded => &self.recorded,
             Outcome::Nested => &self.nested,
@@ -92,6 +88,14 @@ impl Tally {
         let kept = self.recorded.load(Relaxed) + self.nested.load(Relaxed);
         [kept, self.sum.load(Relaxed), self.lost.load(Relaxed)]
     }
+}
+
+/// Sets the calling thread's `errno` and gives what it was.
+pub fn swap_errno(to: c_int) -> c_int {
+    // SAFETY: the calling thread's own place.
+    let place = unsafe { libc::__errno_location() };
+    // SAFETY: as above; valid while the thread lives.
+    unsafe { std::ptr::replace(place, to) }
 }
 
 thread_local! {
