@@ -125,7 +125,6 @@ pub struct Controller {
     fence_since: u32,
     /// Whether the trace is still to say that membarrier was refused in mid-session.
     says_refused: bool,
-    gone_lost: [u64; CAUSES],
     seen_threads: u64,
     /// What stands in the stream so far.
     pub totals: Totals,
@@ -219,7 +218,6 @@ impl Controller {
             said: HashMap::new(),
             fence_since: if plan.membarrier { u32::MAX } else { plan.first_generation },
             says_refused: false,
-            gone_lost: [0; CAUSES],
             seen_threads: 0,
             totals: Totals::default(),
             plan,
@@ -299,8 +297,12 @@ impl Controller {
         if matches!(self.modules.poll(), modules::Change::Same) {
             return;
         }
-        let mut page = std::mem::take(&mut self.definitions);
+        let mut pages = vec![std::mem::take(&mut self.definitions)];
         modules::for_each(|module| {
+            if pages.last().is_none_or(|p| p.body.len() > BATCH_BYTES_MAX / 2) {
+                pages.push(Page::default());
+            }
+            let Some(page) = pages.last_mut() else { return };
             let build_id = Text { bytes: &module.build_id, cut_from: None };
             let path = Text { bytes: &module.path, cut_from: None };
             page.put(|w| {
@@ -316,8 +318,9 @@ impl Controller {
                 )
             });
         });
-        self.definitions = page;
-        self.flush_definitions();
+        for page in pages {
+            self.finish_page(page, BatchKind::Definitions, 0);
+        }
     }
 
     // ---- the stream
@@ -328,6 +331,11 @@ impl Controller {
             return Some(piece);
         }
         self.drain();
+        self.out.pop_front()
+    }
+
+    /// The next piece of those that stand ready.
+    pub fn ready(&mut self) -> Option<Piece> {
         self.out.pop_front()
     }
 
@@ -484,7 +492,7 @@ impl Controller {
             self.advance(now);
         }
         self.grow();
-        let next = self.generation_began_ns + self.plan.generation_ns;
+        let next = self.generation_began_ns.saturating_add(self.plan.generation_ns);
         if !self.late.is_empty() {
             next.min(now + LATE_POLL_NS)
         } else if wanted && !starved {
@@ -611,7 +619,7 @@ impl Controller {
     fn say_losses(&mut self) {
         let m = self.m;
         let mut changed = Vec::new();
-        for (_, r) in registry::live(m) {
+        for (_, r) in known(m) {
             let thread = r.thread.load(Relaxed);
             for cause in Cause::ALL {
                 changed.push((thread, *cause, r.loss[*cause as usize].load(Relaxed)));
@@ -629,9 +637,12 @@ impl Controller {
         if count == 0 {
             return;
         }
-        if self.said.insert((thread, cause as u8), count) == Some(count) {
+        let before = self.said.insert((thread, cause as u8), count).unwrap_or(0);
+        if before == count {
             return;
         }
+        // What the end says is what the trace has said, also where a thread ends meanwhile.
+        self.totals.lost[cause as usize] += count.saturating_sub(before);
         self.put_control(|w| schema::Loss::put(w, thread.into(), cause as u64, count));
     }
 
@@ -664,16 +675,12 @@ impl Controller {
         for cause in Cause::ALL {
             let count = r.loss[*cause as usize].load(Relaxed);
             self.say_loss(thread, *cause, count);
-            self.gone_lost[*cause as usize] += count;
         }
         for cause in Cause::ALL {
             self.said.remove(&(thread, *cause as u8));
         }
         self.seen_threads += 1;
-        r.reset_loss();
-        r.thread.store(0, Relaxed);
-        r.state.store(record::FREE, Release);
-        m.free_record(index);
+        free(m, index, r);
     }
 
     /// Finds threads that vanished without a goodbye and takes their records apart.
@@ -820,6 +827,8 @@ impl Controller {
         let m = self.m;
         self.totals.stuck += 1;
         r.lose(Cause::StopTimeout);
+        // What its handlers have written is whole, whatever the event that they interrupted is.
+        self.drain_side(index, r);
         // Taken first: a thread that is late in its cold half would hand it over once more.
         let Some((generation, buffer)) = gate::take_slot(&r.slot, u32::MAX) else { return };
         self.aside.push(Aside { record: index, thread: r.thread.load(Relaxed), buffer });
@@ -845,17 +854,7 @@ impl Controller {
         let ended = self.generation - 1;
         self.end_generation(ended);
         let m = self.m;
-        let live = registry::live(m).count() as u64;
-        self.totals.threads = self.seen_threads + live;
-        self.totals.lost = self.gone_lost;
-        for (_, r) in registry::live(m) {
-            for (total, c) in self.totals.lost.iter_mut().zip(&r.loss) {
-                *total += c.load(Relaxed);
-            }
-        }
-        for (total, c) in self.totals.lost.iter_mut().zip(&m.front().loss) {
-            *total += c.load(Relaxed);
-        }
+        self.totals.threads = self.seen_threads + known(m).count() as u64;
         let t = self.totals;
         let at = self.last.ticks.0;
         self.put_control(|w| {
@@ -903,11 +902,42 @@ fn see_out(m: &Mapping, deadline_ns: u64, mut inside: impl FnMut(u32)) {
                     inside(index);
                     break;
                 }
+                // Whoever has ended inside an event never leaves it; its record is found later.
+                if rounds % 4096 == 0 && !sys::thread::alive(r.tid.load(Relaxed)) {
+                    break;
+                }
                 std::thread::yield_now();
             }
             std::hint::spin_loop();
         }
     }
+}
+
+/// All records of threads that live or have just ended.
+fn known(m: &Mapping) -> impl Iterator<Item = (u32, &Record)> {
+    // Acquire: pairs with the Release of registration.
+    m.records().filter(|(_, r)| r.state.load(Acquire) != record::FREE)
+}
+
+/// Frees the records of threads that ended while no session ran.
+pub fn forget_ended(m: &Mapping) {
+    let mut ended = Vec::new();
+    m.take_ended(|index, _| ended.push(index));
+    for index in ended {
+        let Some(r) = m.record(index) else { continue };
+        if let Some((_, buffer)) = gate::take_slot(&r.slot, u32::MAX) {
+            m.push_free(buffer);
+        }
+        free(m, index, r);
+    }
+}
+
+/// Makes a record of a thread that is gone a free one.
+fn free(m: &Mapping, index: u32, r: &Record) {
+    r.reset_loss();
+    r.thread.store(0, Relaxed);
+    r.state.store(record::FREE, Release);
+    m.free_record(index);
 }
 
 fn put_clock(w: &mut Writer<'_>, s: &Snapshot) -> Option<()> {
@@ -934,7 +964,11 @@ impl Page {
             let done = put(&mut w).map(|()| w.len());
             self.body.truncate(at + done.unwrap_or(0));
             if done.is_some() {
-                self.count += 1;
+                // A batch that is too long would cost the reader all that is in it.
+                match self.body.len() <= BATCH_BYTES_MAX - HEADER_BYTES {
+                    true => self.count += 1,
+                    false => self.body.truncate(at),
+                }
                 return;
             }
             if at + room >= BATCH_BYTES_MAX - HEADER_BYTES {

@@ -246,16 +246,34 @@ fn cold(l: &Local, e: &dyn Emission, sp: u64) -> Outcome {
         return inside(l, e, sp);
     }
     if was_abandoned(l, outer as usize, sp as usize) {
-        // The event that the thread was in was left by longjmp: what it had written beyond the
-        // published position is overwritten by the next one.
-        r.lose(Cause::Abandoned);
-        r.side_busy.store(0, Relaxed);
-        r.busy.store(sp, Relaxed);
-        l.empty_handed();
-        registry::hand_over(m, gate::exchange_slot(&r.slot, 0, None));
+        abandon(l, m, r, sp);
         return inside(l, e, sp);
     }
     nested(l, m, r, e)
+}
+
+/// Takes over the section of an event that the thread has left by longjmp: what that had written
+/// beyond the published position goes with its buffer.
+fn abandon(l: &Local, m: &Mapping, r: &Record, sp: u64) {
+    r.lose(Cause::Abandoned);
+    r.side_busy.store(0, Relaxed);
+    r.busy.store(sp, Relaxed);
+    l.empty_handed();
+    registry::hand_over(m, gate::exchange_slot(&r.slot, 0, None));
+}
+
+/// Whether the calling thread is inside an event. One that it has left by longjmp is put in order:
+/// otherwise the thread could not end the session that its own next event would go on with.
+pub fn is_inside(l: &Local) -> bool {
+    let (Some(m), Some(r)) = (registry::mapping(), l.record()) else { return false };
+    let outer = r.busy.load(Relaxed);
+    let sp = sys::sp();
+    if outer == 0 || !was_abandoned(l, outer as usize, sp) {
+        return outer != 0;
+    }
+    abandon(l, m, r, sp as u64);
+    gate::leave(&r.busy);
+    false
 }
 
 /// Whether a thread that is seen inside the section with the stack pointer `outer` can no longer
@@ -278,8 +296,7 @@ fn was_abandoned(l: &Local, outer: usize, sp: usize) -> bool {
 /// Writes an event that interrupted another one of its thread to the side ring. Never waits: in a
 /// pause it is counted, since the event that it interrupted may not have seen the gate yet.
 fn nested(l: &Local, m: &Mapping, r: &Record, e: &dyn Emission) -> Outcome {
-    // Acquire: pairs with the Release with which the session turns the gate.
-    match gate::state(l.gate().load(Acquire)) {
+    match gate::state(look(l)) {
         gate::State::Off => return Outcome::Off,
         gate::State::Paused(_) => {
             r.lose(Cause::InPause);
@@ -393,7 +410,7 @@ fn inside(l: &Local, e: &dyn Emission, sp: u64) -> Outcome {
             }
             Step::AwaitBuffer => {
                 gate::leave(l.busy());
-                let deadline = *waited.get_or_insert_with(|| sys::mono_ns() + wait_ns());
+                let deadline = *waited.get_or_insert_with(|| sys::mono_ns().saturating_add(wait_ns()));
                 if !await_buffer(deadline) {
                     return lost_waiting(l, e, sp);
                 }
@@ -431,15 +448,26 @@ enum Step {
     AwaitBuffer,
 }
 
+/// The gate's word, inside the section: where there is no membarrier, behind a fence.
+///
+/// Whether there is one is asked after the gate was seen: that was stored before the gate was
+/// turned. The thread's own `SLOW` is of the session before until its first exchange.
+fn look(l: &Local) -> u32 {
+    // Acquire: pairs with the Release with which the session turns the gate.
+    let word = l.gate().load(Acquire);
+    if FENCE_MODE.load(Relaxed) == 0 {
+        return word;
+    }
+    // Pairs with the fence between the turn of the gate and the look at the busy word.
+    crate::sync::fence(Ordering::SeqCst);
+    // Acquire: as above.
+    l.gate().load(Acquire)
+}
+
 fn attempt(l: &Local, e: &dyn Emission, fp: usize, sp: u64) -> Step {
     let Some(m) = registry::mapping() else { return Step::Done(Outcome::Off) };
     let Some(r) = l.record() else { return Step::Done(Outcome::Off) };
-    if l.has(local::SLOW) {
-        // Fence mode: the other side's barrier is a plain fence, this one pairs with it.
-        crate::sync::fence(Ordering::SeqCst);
-    }
-    // Acquire: pairs with the Release with which the session turns the gate.
-    let word = l.gate().load(Acquire);
+    let word = look(l);
     let generation = match gate::state(word) {
         gate::State::Off => return Step::Done(Outcome::Off),
         gate::State::Paused(_) if l.has(local::PAUSES) => return Step::Lose(Cause::InPause),
@@ -613,9 +641,12 @@ fn open(l: &Local, m: &Mapping, r: &Record, index: u32, generation: u32, epoch: 
     l.tag.set(u64::from(epoch) << 1);
     let mut at = HEADER_BYTES;
     let mut count = 0u64;
-    // SAFETY: the buffer is this thread's alone and OPENING_MAX bytes of it are free.
-    let out = unsafe { std::slice::from_raw_parts_mut(base, OPENING_MAX) };
-    let mut w = crate::encode::field::Writer::new(&mut out[HEADER_BYTES..]);
+    // SAFETY: a buffer is longer than its head.
+    let first = unsafe { base.add(HEADER_BYTES) };
+    // SAFETY: the buffer is this thread's alone and OPENING_MAX bytes of it are free. The head is
+    // left out: a slow pop of the pool may still look at its link.
+    let out = unsafe { std::slice::from_raw_parts_mut(first, OPENING_MAX - HEADER_BYTES) };
+    let mut w = crate::encode::field::Writer::new(out);
     if l.has(local::STARTS) && schema::ThreadStart::put(&mut w, 0).is_some() {
         l.set(local::STARTS, false);
         count += 1;
@@ -643,8 +674,7 @@ fn open(l: &Local, m: &Mapping, r: &Record, index: u32, generation: u32, epoch: 
 /// A free buffer: from the pool, or committed afresh below the cap.
 fn take_buffer(m: &Mapping) -> Option<u32> {
     let index = m.pop(RESERVED).or_else(|| m.grow(RESERVED));
-    let cap = m.front().buffers_cap.load(Relaxed);
-    if m.front().pool.0.free() + cap.saturating_sub(m.committed()) < cap / 8 {
+    if index.is_none() || m.obtainable(RESERVED) < m.front().buffers_cap.load(Relaxed) / 8 {
         // The controller collects partly filled buffers before the pool is empty.
         WANTED.store(1, Relaxed);
         if index.is_none() {
@@ -686,7 +716,7 @@ fn await_buffer(deadline: u64) -> bool {
     let seen = front.freed.load(Acquire);
     let now = sys::mono_ns();
     let worth = now < deadline && registry::is_on();
-    if worth && front.pool.0.free() <= RESERVED {
+    if worth && m.spare(RESERVED) == 0 {
         m.ring();
         sys::futex::wait(&front.freed, seen, Some(Duration::from_nanos(deadline - now)));
     }
@@ -698,8 +728,8 @@ fn await_buffer(deadline: u64) -> bool {
 #[cold]
 fn lost_waiting(l: &Local, e: &dyn Emission, sp: u64) -> Outcome {
     // The counters are read for the last time when the gate is shut and the owner was seen outside.
-    gate::enter_fenced(l.busy(), l.gate(), local::NEVER, sp);
-    let outcome = match gate::state(l.gate().load(Acquire)) {
+    gate::enter(l.busy(), l.gate(), local::NEVER, sp);
+    let outcome = match gate::state(look(l)) {
         gate::State::Off => Outcome::Off,
         _ => count_loss(l, e, Cause::WaitTimeout),
     };
@@ -833,10 +863,13 @@ pub unsafe extern "C" fn thread_exits(_value: *mut c_void) {
             emit(Plain { kind: Kind::ThreadEnd, fields: [] });
         }
         let index = l.index.get();
-        r.busy.store(sys::sp() as u64, Relaxed);
-        crate::sync::compiler_fence(Ordering::SeqCst);
+        gate::enter(&r.busy, l.gate(), local::NEVER, sys::sp() as u64);
         l.empty_handed();
-        registry::hand_over(m, gate::exchange_slot(&r.slot, 0, None));
+        // A shut gate means that the session takes the buffer itself: from here it could come to
+        // the queue behind the end.
+        if look(l) != gate::OFF {
+            registry::hand_over(m, gate::exchange_slot(&r.slot, 0, None));
+        }
         gate::leave(&r.busy);
         l.detach();
         m.end_record(index);
@@ -848,8 +881,11 @@ pub fn lose(cause: Cause) {
     let Some(m) = registry::mapping() else { return };
     local::with(|l| match l.record() {
         Some(r) if r.is_out() => {
-            r.busy.store(sys::sp() as u64, Relaxed);
-            r.lose(cause);
+            gate::enter(&r.busy, l.gate(), local::NEVER, sys::sp() as u64);
+            // With the gate shut the session's account is closed, or soon to be.
+            if look(l) != gate::OFF {
+                r.lose(cause);
+            }
             gate::leave(&r.busy);
         }
         _ => m.lose(cause),

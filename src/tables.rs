@@ -66,8 +66,7 @@ impl Memory {
             + STRING_WORDS;
         let bytes = words * 8;
         let base = sys::mapping::private_zeroed(bytes)?;
-        // Once in a process, unless a session with a larger bound comes: never freed, since a
-        // thread that was stopped inside a table may still read it.
+        // One KiB for each change of the bound, never freed.
         let keys = Box::leak(Box::new(Keys::new(sys::random_u64())));
         Some(Memory { base, bytes, stacks_max, stack_words, keys, tables: std::ptr::null_mut() })
     }
@@ -75,6 +74,14 @@ impl Memory {
     /// Whether it has the room that a session asks for.
     pub fn fits(&self, stacks_max: u32, stack_words: usize) -> bool {
         self.stacks_max == stacks_max && self.stack_words == stack_words
+    }
+
+    /// Gives the room back, for a session that asks for another one. Nobody is inside (tables#3).
+    pub fn release(self) {
+        CURRENT.store(std::ptr::null_mut(), Relaxed);
+        // SAFETY: the range is ours, and tables#3. The keys and the few words that say where the
+        // tables are stay.
+        unsafe { sys::mapping::release_private(self.base, self.bytes) };
     }
 
     fn words(&self, at: &mut usize, n: usize) -> &'static [AtomicU64] {

@@ -260,6 +260,18 @@ impl Mapping {
         unsafe { std::slice::from_raw_parts(p.cast::<LiveTask>(), TASKS_MAX as usize) }
     }
 
+    /// Frees the entries of tasks that outlived their session. The gate is shut.
+    pub fn forget_tasks(&self) {
+        // Entries stand near the id, so those above the newest one were never used.
+        let used = self.front().tasks.load(Relaxed).saturating_add(2048);
+        for t in self.tasks().iter().take(used.min(u64::from(TASKS_MAX)) as usize) {
+            if t.id.load(Relaxed) != 0 {
+                // Release: pairs with the Acquire of the entry's next holder.
+                t.id.store(0, Release);
+            }
+        }
+    }
+
     /// Pops a free record or makes one; `None` when there are too many or no memory. Signal-safe.
     pub fn take_record(&self) -> Option<(u32, &Record)> {
         let front = self.front();
@@ -380,10 +392,24 @@ impl Mapping {
 
     /// Takes a free buffer, keeping `reserve` back. Signal-safe.
     pub fn pop(&self, reserve: u32) -> Option<u32> {
-        let front = self.front();
-        // A session with a smaller bound leaves the rest of an older one's buffers in the pool.
-        let over = self.committed().saturating_sub(front.buffers_cap.load(Relaxed));
-        front.pool.0.pop(self, reserve + over)
+        self.front().pool.0.pop(self, reserve + self.over())
+    }
+
+    /// How many buffers of an older session's larger bound stay in the pool.
+    fn over(&self) -> u32 {
+        self.committed().saturating_sub(self.front().buffers_cap.load(Relaxed))
+    }
+
+    /// How many buffers of the pool could be popped now, keeping `reserve` back.
+    pub fn spare(&self, reserve: u32) -> u32 {
+        self.front().pool.0.free().saturating_sub(reserve + self.over())
+    }
+
+    /// How many buffers could be had now, those included that are not committed yet.
+    pub fn obtainable(&self, reserve: u32) -> u32 {
+        let cap = self.front().buffers_cap.load(Relaxed).min(self.buffers_max());
+        let more = cap.saturating_sub(self.committed());
+        (self.front().pool.0.free() + more).saturating_sub(reserve + self.over())
     }
 
     /// Gives a buffer back and wakes whoever waits for one. Signal-safe.

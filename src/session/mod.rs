@@ -40,6 +40,7 @@ use crate::controller::GENERATION_BYTES;
 use crate::controller::Piece;
 use crate::controller::Plan;
 use crate::controller::Shots;
+use crate::controller::forget_ended;
 use crate::emit;
 use crate::encode::schema;
 use crate::encode::schema::Cause;
@@ -77,6 +78,8 @@ struct Session {
     controller: Controller,
     writes: bool,
     sealed: bool,
+    /// The reader was told of the end, before `stop`.
+    read: bool,
     stop_timeout: Duration,
     reason: u64,
     /// What the writer's thread came to: its error, and the events and bytes it did not deliver.
@@ -116,7 +119,7 @@ fn would_deadlock() -> bool {
         return false;
     }
     local::with(|l| {
-        l.has(local::MUTED | local::CONTROLS) || l.registered() && l.busy().load(Relaxed) != 0
+        l.has(local::MUTED | local::CONTROLS) || emit::is_inside(l)
     })
 }
 
@@ -141,7 +144,9 @@ pub(crate) fn begin(
     let done = start_now(config, budget, writer);
     if done.is_err() {
         let mut shared = SHARED.lock();
-        shared.session = None;
+        // In a child it may still be the parent's; one of its own has begun the log.
+        shared.forget_parent();
+        shared.clean_up();
         drop(shared);
         set_state(IDLE);
     }
@@ -175,6 +180,7 @@ fn start_now(
             controller,
             writes: writer.is_some(),
             sealed: false,
+            read: false,
             stop_timeout: config.stop_timeout,
             reason: schema::END_STOP,
             result: None,
@@ -197,12 +203,17 @@ fn plan(config: &Config, budget: &config::Budget, membarrier: bool) -> Plan {
         session: sys::random_u64(),
         epoch: NEXT_EPOCH.fetch_add(1, Relaxed),
         first_generation: NEXT_GENERATION.load(Relaxed),
-        generation_ns: config.generation.as_nanos().min(u128::from(u64::MAX)) as u64,
+        generation_ns: nanos(config.generation),
         generation_bytes: GENERATION_BYTES,
         membarrier,
         snapshot: config.snapshot,
         buffers_cap: budget.buffers_cap,
     }
+}
+
+/// A duration in nanoseconds; a longer one than 584 years is that.
+fn nanos(d: Duration) -> u64 {
+    u64::try_from(d.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn notes(config: &Config, membarrier: bool) -> Vec<(&'static str, &'static str)> {
@@ -229,6 +240,7 @@ fn prepare_mapping(
     let no_memory = || StartError::Memory(std::io::ErrorKind::OutOfMemory.into());
     let front = m.front();
     shared.aside.retain(|a| a.keep(m));
+    forget_ended(m);
     front.session.store(plan.session, Relaxed);
     front.epoch.store(plan.epoch, Relaxed);
     front.ordinal.store(plan.epoch, Relaxed);
@@ -239,6 +251,9 @@ fn prepare_mapping(
         c.store(0, Relaxed);
     }
     if !shared.memory.as_ref().is_some_and(|x| x.fits(budget.stacks_max, budget.stack_words)) {
+        if let Some(other) = shared.memory.take() {
+            other.release();
+        }
         let memory = tables::Memory::reserve(budget.stacks_max, budget.stack_words);
         shared.memory = Some(memory.ok_or_else(no_memory)?);
     }
@@ -252,12 +267,13 @@ fn prepare_mapping(
             None => return Err(no_memory()),
         }
     }
+    m.forget_tasks();
     emit::WANTED.store(0, Relaxed);
     emit::STACK_DEPTH.store(config.stack_depth as u32, Relaxed);
     emit::FENCE_MODE.store((!plan.membarrier).into(), Relaxed);
     let wait = match config.overflow {
         Overflow::Count => 0,
-        Overflow::Wait { at_most } => at_most.as_nanos().clamp(1, u128::from(u64::MAX)) as u64,
+        Overflow::Wait { at_most } => nanos(at_most).max(1),
     };
     emit::WAIT_NS.store(wait, Relaxed);
     registry::forget_ended(m);
@@ -361,35 +377,45 @@ fn stop_within(at_most: Option<Duration>, reason: u64) -> Result<Summary, StopEr
     {
         return Err(StopError::InVforkChild);
     }
-    let before = DONE.load(Acquire);
     change(RUNNING, STOPPING).map_err(|_| StopError::NotStarted)?;
     let _never_waits = local::flagged(local::NEVER_WAITS);
     let Some(m) = registry::mapping() else { return Err(StopError::NotStarted) };
-    let (writes, timeout, mut summary) = {
+    let (writes, deadline, mut summary) = {
         let mut shared = SHARED.lock();
         let Some(s) = &mut shared.session else {
             set_state(IDLE);
             return Err(StopError::NotStarted);
         };
-        let timeout = at_most.unwrap_or(s.stop_timeout);
-        s.seal(timeout, reason);
-        (s.writes, timeout, s.summary())
+        // One deadline for both: threads inside an event, and the writer.
+        let timeout = nanos(at_most.unwrap_or(s.stop_timeout));
+        let deadline = sys::mono_ns().saturating_add(timeout);
+        s.seal(deadline, reason);
+        (s.writes, deadline, s.summary())
     };
     m.ring();
     if !writes {
-        let left = SHARED.lock().session.as_mut().map_or(0, |s| s.undelivered());
-        summary.undelivered = left;
-        set_state(SEALED);
+        let mut shared = SHARED.lock();
+        let read = shared.session.as_ref().is_some_and(|s| s.read);
+        if read {
+            // The reader was told of the end already, and need not ask again.
+            READ_TO_END.store(1, Relaxed);
+            shared.clean_up();
+        } else {
+            summary.undelivered = shared.session.as_mut().map_or(0, |s| s.undelivered());
+        }
+        drop(shared);
+        set_state(if read { IDLE } else { SEALED });
         m.ring();
         return Ok(summary);
     }
-    await_writer(before, timeout, summary)
+    await_writer(deadline, summary)
 }
 
 /// Waits for the writer's thread and takes what it came to.
-fn await_writer(before: u32, timeout: Duration, summary: Summary) -> Result<Summary, StopError> {
-    let deadline = sys::mono_ns().saturating_add(timeout.as_nanos() as u64);
+fn await_writer(deadline: u64, summary: Summary) -> Result<Summary, StopError> {
     loop {
+        // Before the look at the result: it changes after that was put there.
+        let seen = DONE.load(Acquire);
         let mut shared = SHARED.lock();
         let Some(s) = &mut shared.session else { return Ok(summary) };
         if let Some(outcome) = s.result.take() {
@@ -406,7 +432,7 @@ fn await_writer(before: u32, timeout: Duration, summary: Summary) -> Result<Summ
             return Err(StopError::Timeout(summary));
         }
         drop(shared);
-        sys::futex::wait(&DONE, before, Some(Duration::from_nanos(deadline - now)));
+        sys::futex::wait(&DONE, seen, Some(Duration::from_nanos(deadline - now)));
     }
 }
 
@@ -423,22 +449,22 @@ pub fn request_stop() {
 
 impl Session {
     /// Shuts the gate and writes the end, once.
-    fn seal(&mut self, timeout: Duration, reason: u64) {
+    fn seal(&mut self, deadline_ns: u64, reason: u64) {
         if self.sealed {
             return;
         }
         self.sealed = true;
         self.reason = reason;
         let _pauses = local::flagged(local::PAUSES);
-        let deadline = sys::mono_ns().saturating_add(timeout.as_nanos() as u64);
-        self.controller.shut(deadline);
+        self.controller.shut(deadline_ns);
         self.controller.finish(reason);
         NEXT_GENERATION.store(self.controller.generation() + 1, Relaxed);
     }
 
     fn seal_if_asked(&mut self) {
         if registry::switch().asked.load(Relaxed) != 0 {
-            self.seal(self.stop_timeout, schema::END_REQUEST);
+            let deadline = sys::mono_ns().saturating_add(nanos(self.stop_timeout));
+            self.seal(deadline, schema::END_REQUEST);
         }
     }
 
@@ -485,6 +511,8 @@ impl Shared {
 #[derive(Debug)]
 pub struct Batch {
     piece: Piece,
+    /// The process in whose mapping its buffer stands: a forked child has another one.
+    pid: u32,
 }
 
 impl std::ops::Deref for Batch {
@@ -497,7 +525,8 @@ impl std::ops::Deref for Batch {
 
 impl Drop for Batch {
     fn drop(&mut self) {
-        if !registry::is_forked_child() {
+        let mine = registry::mapping().is_some_and(|m| m.front().pid.load(Relaxed) == self.pid);
+        if mine && !registry::is_forked_child() {
             self.piece.release();
         }
     }
@@ -593,7 +622,7 @@ pub fn read_trace() -> Result<Option<Batch>, ReadError> {
         };
         s.seal_if_asked();
         match s.next() {
-            Next::Piece(piece) => return Ok(Some(Batch { piece })),
+            Next::Piece(piece) => return Ok(Some(Batch { piece, pid: m.front().pid.load(Relaxed) })),
             Next::End if change(SEALED, STOPPING).is_ok() => {
                 READ_TO_END.store(1, Relaxed);
                 shared.clean_up();
@@ -602,7 +631,10 @@ pub fn read_trace() -> Result<Option<Batch>, ReadError> {
                 return Ok(None);
             }
             // Sealed by request: the end of the stream, while stop() was not called yet.
-            Next::End if registry::switch().asked.load(Relaxed) != 0 => return Ok(None),
+            Next::End if registry::switch().asked.load(Relaxed) != 0 => {
+                s.read = true;
+                return Ok(None);
+            }
             Next::End => {
                 drop(shared);
                 std::thread::yield_now();
@@ -630,11 +662,12 @@ enum Next {
 
 impl Session {
     fn next(&mut self) -> Next {
+        if self.sealed {
+            // What comes to the queue now is no part of the session.
+            return self.controller.ready().map_or(Next::End, Next::Piece);
+        }
         if let Some(piece) = self.controller.next_piece() {
             return Next::Piece(piece);
-        }
-        if self.sealed {
-            return Next::End;
         }
         let deadline = self.controller.step(sys::mono_ns());
         match self.controller.next_piece() {
