@@ -129,7 +129,8 @@ fn the_trace_says_what_was_in_the_tree() {
 
     let mut paths: Vec<_> = seen.tasks.values().map(|w| w.path.as_str()).collect();
     let mut expected: Vec<_> = FILES.iter().map(|f| f.0).chain([TOO_LARGE.0]).collect();
-    (paths.sort_unstable(), expected.sort_unstable());
+    paths.sort_unstable();
+    expected.sort_unstable();
     assert_eq!(paths, expected);
     for way in seen.tasks.values() {
         let steps: Vec<_> =
