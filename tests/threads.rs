@@ -53,7 +53,8 @@ fn ten_thousand_short_threads() {
     }
     let grown = (support::rss_kib() - out.len() as u64 / 1024).saturating_sub(rss);
     let summary = trace::stop().unwrap();
-    assert!(grown < 24 << 10, "memory grew by {grown} KiB");
+    // A buffer of each thread that were not given back would be 600 MiB.
+    assert!(grown < 48 << 10, "memory grew by {grown} KiB");
     assert_eq!(summary.threads, threads);
     let bytes = out.take();
     support::assert_valid(&bytes);
@@ -70,7 +71,7 @@ fn ten_thousand_short_threads() {
     println!("{kept} kept, {lost} lost, {} bytes", bytes.len());
     assert!(kept > 3 * threads);
     let numbers = c.threads.iter().filter(|t| *t.0 != 0 && t.1.tid != 0).count() as u64;
-    assert_eq!(numbers, threads, "each thread has a number of its own");
+    assert_eq!(numbers, summary.threads, "each thread has a number of its own");
 }
 
 #[test]
@@ -85,6 +86,7 @@ fn five_thousand_threads_at_once() {
     let attempted = Mutex::new(BTreeMap::new());
     let mut with_records = 0;
     std::thread::scope(|s| {
+        let mut threads = Vec::new();
         for me in 0..THREADS as u64 {
             let (barrier, attempted) = (&barrier, &attempted);
             let body = move || {
@@ -100,13 +102,15 @@ fn five_thousand_threads_at_once() {
                 attempted.lock().unwrap().insert(support::tid(), a);
             };
             let made = std::thread::Builder::new().stack_size(64 << 10).spawn_scoped(s, body);
-            made.expect("the system allows 5,000 threads");
+            threads.push(made.expect("the system allows 5,000 threads"));
         }
         barrier.wait();
         let m = trace::registry::mapping().unwrap();
         with_records = trace::registry::live(m).count();
         assert!(m.committed() as u64 * 65_536 <= bound, "{} buffers", m.committed());
         barrier.wait();
+        // To their very ends: a scope waits for what they run only.
+        threads.into_iter().for_each(|t| t.join().unwrap());
     });
     let summary = trace::stop().unwrap();
     assert!(with_records >= THREADS);

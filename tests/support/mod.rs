@@ -37,7 +37,17 @@ pub fn alone() -> MutexGuard<'static, ()> {
     let guard = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let _ = trace::stop();
     while let Ok(Some(_)) = trace::read_trace() {}
+    // The thread of the test before may still be on its way out: its end would be an event here.
+    let until = Instant::now() + Duration::from_secs(2);
+    while others_are_registered() && Instant::now() < until {
+        std::thread::sleep(Duration::from_micros(100));
+    }
     guard
+}
+
+fn others_are_registered() -> bool {
+    let Some(m) = trace::registry::mapping() else { return false };
+    trace::registry::live(m).any(|(_, r)| r.tid.load(Relaxed) != tid())
 }
 
 /// Aborts the process unless it is dropped in time: a hang becomes a message.
