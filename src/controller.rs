@@ -345,10 +345,16 @@ impl Controller {
         loop {
             self.reap();
             // The whole list at once, in the order in which it was handed over.
-            let taken: Vec<u32> = m.front().queue.0.take_all(m).collect();
+            let mut taken: Vec<u32> = m.front().queue.0.take_all(m).collect();
             if taken.is_empty() {
                 return;
             }
+            // A thread may have handed over its next buffer between our taking one out of its slot
+            // and handing that one over: both are in this list then.
+            taken.sort_by_key(|index| {
+                let head = m.head(*index);
+                (head.thread.load(Relaxed), head.sequence.load(Relaxed))
+            });
             self.scan_definitions();
             for index in taken {
                 self.take_in(index, 0);
@@ -810,7 +816,8 @@ impl Controller {
     fn collect_last(&mut self, stuck: &[u32]) {
         let m = self.m;
         self.reap_vanished();
-        for (index, r) in registry::live(m) {
+        // Those too that are just ending, and found the gate shut before they could hand over.
+        for (index, r) in known(m) {
             if self.fences(r) && !stuck.contains(&index) {
                 registry::hand_over(m, gate::take_slot(&r.slot, u32::MAX));
                 self.drain_side(index, r);
