@@ -21,7 +21,8 @@ use crate::tables::SchemaDef;
 use crate::tables::Site;
 
 macro_rules! define_decoder {
-    (@ [$({ $(#[doc = $sdoc:literal])* $s:ident })*] [$({ $(#[doc = $edoc:literal])* $e:ident })*]) => {
+    (@ [$({ $(#[doc = $sdoc:literal])* $s:ident })*]
+        [$({ $(#[doc = $edoc:literal])* $e:ident })*]) => {
         /// A structural event: tables, accounts, marks.
         #[derive(Clone, Copy, Debug, PartialEq)]
         #[non_exhaustive]

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
+use std::sync::LazyLock;
 
 use trace::encode::field::List;
 use trace::encode::field::Reader;
@@ -384,25 +385,37 @@ impl Tables {
 /// The static kinds of a session: our table, and what the trace says of others.
 #[derive(Clone, Debug)]
 struct Schemas {
-    slots: [Slot; KIND_DYNAMIC as usize],
+    slots: [Slot; OWN],
     defs: Vec<SchemaDef>,
-    own_steps: Vec<Box<[Step]>>,
 }
 
 /// Slots of kinds that only the trace describes point behind those of our own table.
 const OWN: usize = KIND_DYNAMIC as usize;
 
+/// The timed kinds of our own table.
+#[derive(Debug)]
+struct OwnKinds {
+    slots: [Slot; OWN],
+    steps: Vec<Box<[Step]>>,
+}
+
+static OWN_KINDS: LazyLock<OwnKinds> = LazyLock::new(|| {
+    let mut own = OwnKinds { slots: [Slot::UNKNOWN; OWN], steps: vec![Box::default(); OWN] };
+    for (kind, slot) in own.slots.iter_mut().enumerate() {
+        let Some(spec) = shape::timed_spec(kind as u64) else { continue };
+        let Some(steps) = shape::steps_of(spec.fields.iter().map(|f| f.1)) else { continue };
+        *slot = shape::slot(Some(&steps), kind, shape::static_action(kind as u64));
+        own.steps[kind] = steps;
+    }
+    own
+});
+
+/// Tables without any definition.
+static BLANK: LazyLock<Tables> = LazyLock::new(|| Tables::new(0, &Schemas::new()));
+
 impl Schemas {
     fn new() -> Self {
-        let mut slots = [Slot::UNKNOWN; OWN];
-        let mut own_steps = vec![Box::default(); OWN];
-        for (kind, slot) in slots.iter_mut().enumerate() {
-            let Some(spec) = shape::timed_spec(kind as u64) else { continue };
-            let Some(steps) = shape::steps_of(spec.fields.iter().map(|f| f.1)) else { continue };
-            *slot = shape::slot(Some(&steps), kind, shape::static_action(kind as u64));
-            own_steps[kind] = steps;
-        }
-        Schemas { slots, defs: Vec::new(), own_steps }
+        Schemas { slots: OWN_KINDS.slots, defs: Vec::new() }
     }
 
     /// Whether the kind is one that can be stepped over only now.
@@ -436,7 +449,7 @@ impl Schemas {
     fn steps(&self, slot: Slot) -> Option<&[Step]> {
         let index = (slot.steps as usize).checked_sub(1)?;
         match index.checked_sub(OWN) {
-            None => self.own_steps.get(index).map(|s| &**s),
+            None => OWN_KINDS.steps.get(index).map(|s| &**s),
             Some(i) => self.defs.get(i)?.steps.as_deref(),
         }
     }
@@ -560,8 +573,6 @@ pub struct Session {
     schemas: Schemas,
     epochs: Vec<Tables>,
     epoch_index: HashMap<u32, u32>,
-    /// Tables without any definition.
-    blank: Tables,
     #[allow(clippy::box_collection)]
     threads: BTreeMap<u64, Box<Thread>>,
     losses: BTreeMap<(u64, u64), u64>,
@@ -586,7 +597,6 @@ impl Session {
             schemas: Schemas::new(),
             epochs: Vec::new(),
             epoch_index: HashMap::new(),
-            blank: Tables::new(0, &Schemas::new()),
             threads: BTreeMap::new(),
             losses: BTreeMap::new(),
             notes: Vec::new(),
@@ -627,7 +637,7 @@ impl Session {
 
     #[inline]
     pub(crate) fn blank(&self) -> &Tables {
-        &self.blank
+        &BLANK
     }
 
     /// The tables of every epoch, in the order in which they were met.
