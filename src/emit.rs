@@ -232,6 +232,10 @@ fn cold(l: &Local, e: &dyn Emission, sp: u64) -> Outcome {
     if !l.registered() {
         let now = Clock::get().now().0;
         if let Err(cause) = registry::register(l, m, now) {
+            // Acquire: pairs with the Release with which the session turns the gate.
+            if m.front().gate.0.load(Acquire) == gate::OFF {
+                return Outcome::Off;
+            }
             m.lose(cause);
             return Outcome::Lost(cause);
         }

@@ -196,7 +196,7 @@ pub fn define_site(m: &Mapping, site: &'static Site, types: Types, epoch: u32) -
     let flags = u64::from(stack) | meta.flags & EXPLICIT_TASK;
     let mut bytes = [0u8; 1024];
     let mut w = Writer::new(&mut bytes);
-    schema::Site::put(
+    let put = schema::Site::put(
         &mut w,
         kind.into(),
         class_code(meta.class),
@@ -206,11 +206,15 @@ pub fn define_site(m: &Mapping, site: &'static Site, types: Types, epoch: u32) -
         file,
         meta.line.into(),
         &fields[..n],
-    )?;
+    );
     let len = w.len();
-    define(m, epoch, &bytes[..len])?;
-    site.set(epoch, kind, stack);
-    Some(())
+    let done = put.and_then(|()| define(m, epoch, &bytes[..len]));
+    match done {
+        Some(()) => site.set(epoch, kind, stack),
+        // So that events which come again and again while there is no room do not use all up.
+        None => drop(t.kinds.compare_exchange(kind + 1, kind, Relaxed, Relaxed)),
+    }
+    done
 }
 
 /// Most fields of an event, the implicit ones included.
