@@ -195,7 +195,7 @@ fn membarrier_is_forbidden_in_the_middle_of_a_session() {
         end(loads);
         assert_eq!(facts(traces.last().unwrap()).mode, FENCE);
         assert_exact(&traces, 0);
-        assert!(total(|t| &t.recorded) > 10_000);
+        assert!(total(|t| &t.recorded) > 1000);
         assert!([COUNTER, MONOTONIC].contains(&facts_then.clock));
     });
 }

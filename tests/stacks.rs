@@ -95,8 +95,8 @@ fn is_here(address: u64) -> bool {
 }
 
 /// Frames of the recorder that may stand before the caller's: readers of traces leave them out.
-/// One where code is optimised: `log` formats in a function of its own.
-const OWN_FRAMES: usize = if cfg!(debug_assertions) { 8 } else { 1 };
+/// Two where code is optimised: `log` formats in a function of its own, and may go the slow path.
+const OWN_FRAMES: usize = if cfg!(debug_assertions) { 8 } else { 2 };
 
 impl Seen {
     /// Whether the stack begins in the function that emitted: a return address in it stands first,
@@ -167,7 +167,7 @@ fn tasks_and_logs_have_stacks_unless_told_otherwise() {
 fn stacks_begin_in_the_function_that_emits() {
     alone("stacks_begin_in_the_function_that_emits", 30, || {
         let seen = record(Config::new().stacks(ALL), || {
-            for _ in 0..3 {
+            for _ in 0..black_box(3) {
                 emit_each_kind();
             }
             assert_eq!(emit_a_closure_span(), 7);
@@ -178,10 +178,8 @@ fn stacks_begin_in_the_function_that_emits() {
         assert!(outside.is_empty(), "{names:?} begin elsewhere: {outside:#x?}");
         assert!(seen.iter().all(|s| s.frames.iter().filter(|a| is_here(**a)).count() == 1));
         assert!(seen.iter().all(|s| s.homeless == 0 && !s.truncated), "{seen:?}");
-        // The same place gives the same stack; where code is optimised, also the first time, by the
-        // slow path.
-        let first = if cfg!(debug_assertions) { 5 } else { 0 };
-        for at in first..10 {
+        // The same place gives the same stack, but for the first time, by the slow path.
+        for at in 5..10 {
             assert_eq!(seen[at].id, seen[at + 5].id, "{:?}", seen[at]);
         }
         // Places differ.
@@ -313,7 +311,8 @@ fn garbage_in_the_frame_pointer() {
         assert_eq!(ROUNDS.load(Relaxed), rounds);
         assert_eq!(seen.len() as u64, rounds + 1);
         // What the recorder can know is there: the function that emits, and its caller.
-        assert!(seen.iter().all(|s| s.begins_here() && s.frames_from_here() >= 2));
+        let odd = seen.iter().find(|s| !s.begins_here() || s.frames_from_here() < 2);
+        assert!(odd.is_none(), "{odd:x?}");
         // Most numbers end the walk at once; some lead it on.
         assert!(seen.iter().any(|s| s.frames_from_here() <= 3));
         assert!(seen[1..].iter().any(|s| s.frames_from_here() > 3));
