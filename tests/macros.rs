@@ -263,7 +263,8 @@ fn every_type_of_argument() {
         trace::instant!("cow", a = Cow::Borrowed("b"), b = Cow::<str>::Owned(s.clone()));
         // Values that live no longer than the macro.
         trace::instant!("temporary", a = &7.to_string(), b = 8.to_string().as_str(),);
-        trace::instant!("blocks", a = { let x = 1u32; x + 1 }, b = if s.is_empty() { 1 } else { 2 });
+        trace::instant!("blocks", a = { let x = 1u32; x + 1 },
+            b = if s.is_empty() { 1 } else { 2 });
         trace::instant!("still there", s = s);
         trace::instant!("many", a=1u8, b=2u8, c=3u8, d=4u8, e=5u8, f=6u8, g=7u8, h=8u8,
             i=9u8, j=10u8, k=11u8, l=12u8, m=13u8, n=14u8, o=15u8, p=16u8);
