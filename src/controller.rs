@@ -86,6 +86,9 @@ pub struct Plan {
 
 /// A generation ends after so many bytes, so that a streaming reader's memory is bounded.
 pub const GENERATION_BYTES: u64 = 64 << 20;
+/// No generation after this one, so that the gate's number never reaches the bit that says paused,
+/// and some numbers are left for sessions: with one each millisecond that is after 24 days.
+const GENERATION_LAST: u32 = gate::PAUSED - (1 << 20);
 /// How often late threads are polled.
 const LATE_POLL_NS: u64 = 10_000_000;
 /// How often partly filled buffers are collected at most.
@@ -258,8 +261,7 @@ impl Controller {
 
     fn put_session(&self, w: &mut Writer<'_>) -> Option<()> {
         let clock = Clock::get();
-        let mode =
-            if self.plan.membarrier { schema::MODE_MEMBARRIER } else { schema::MODE_FENCE };
+        let mode = if self.plan.membarrier { schema::MODE_MEMBARRIER } else { schema::MODE_FENCE };
         schema::Session::put(
             w,
             wire::VERSION.into(),
@@ -490,7 +492,8 @@ impl Controller {
         }
         let wanted = crate::emit::WANTED.load(Relaxed) != 0;
         let age = now.saturating_sub(self.generation_began_ns);
-        let due = age >= self.plan.generation_ns || self.generation_bytes >= self.plan.generation_bytes;
+        let due =
+            age >= self.plan.generation_ns || self.generation_bytes >= self.plan.generation_bytes;
         let starved = wanted && now.saturating_sub(self.collected_ns) >= COLLECT_NS;
         if due || starved {
             crate::emit::WANTED.store(0, Relaxed);
@@ -523,6 +526,10 @@ impl Controller {
 
     /// Ends the current generation: turns the gate, collects, accounts.
     fn advance(&mut self, now: u64) {
+        if self.generation >= GENERATION_LAST {
+            self.generation_began_ns = now;
+            return;
+        }
         let ended = self.generation;
         // The time is read before the turn: nothing of the next generation is older.
         self.last = Clock::get().snapshot();
@@ -904,13 +911,13 @@ fn see_out(m: &Mapping, deadline_ns: u64, mut inside: impl FnMut(u32)) {
     for (index, r) in registry::live(m) {
         while !r.is_out() {
             rounds += 1;
-            if rounds % 64 == 0 {
+            if rounds.is_multiple_of(64) {
                 if sys::mono_ns() >= deadline_ns {
                     inside(index);
                     break;
                 }
                 // Whoever has ended inside an event never leaves it; its record is found later.
-                if rounds % 4096 == 0 && !sys::thread::alive(r.tid.load(Relaxed)) {
+                if rounds.is_multiple_of(4096) && !sys::thread::alive(r.tid.load(Relaxed)) {
                     break;
                 }
                 std::thread::yield_now();
@@ -924,19 +931,6 @@ fn see_out(m: &Mapping, deadline_ns: u64, mut inside: impl FnMut(u32)) {
 fn known(m: &Mapping) -> impl Iterator<Item = (u32, &Record)> {
     // Acquire: pairs with the Release of registration.
     m.records().filter(|(_, r)| r.state.load(Acquire) != record::FREE)
-}
-
-/// Frees the records of threads that ended while no session ran.
-pub fn forget_ended(m: &Mapping) {
-    let mut ended = Vec::new();
-    m.take_ended(|index, _| ended.push(index));
-    for index in ended {
-        let Some(r) = m.record(index) else { continue };
-        if let Some((_, buffer)) = gate::take_slot(&r.slot, u32::MAX) {
-            m.push_free(buffer);
-        }
-        free(m, index, r);
-    }
 }
 
 /// Makes a record of a thread that is gone a free one.

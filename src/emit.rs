@@ -140,8 +140,10 @@ pub fn emit<E: Emission + Copy>(e: E) -> Outcome {
         return inside(l, &{ e }, sp);
     }
     head.last_ticks.store(now, Relaxed);
+    // SAFETY: emit#2: `at` is a position in the buffer.
+    let p = unsafe { base.add(at) };
     // SAFETY: emit#2: room was just checked.
-    let end = unsafe { write(base.add(at), kind, kind_len, delta, &e, None) };
+    let end = unsafe { write(p, kind, kind_len, delta, &e, None) };
     publish(head, word, base, end);
     e.after(l);
     gate::leave(l.busy());
@@ -169,8 +171,10 @@ fn stacked<E: Emission + Copy>(l: &Local, e: E, kind: u32, kind_len: usize, sp: 
         return inside(l, &{ e }, sp);
     }
     head.last_ticks.store(now, Relaxed);
+    // SAFETY: emit#2: `at` is a position in the buffer.
+    let p = unsafe { base.add(at) };
     // SAFETY: emit#2: room was just checked.
-    let end = unsafe { write(base.add(at), kind, kind_len, delta, &e, Some(stack)) };
+    let end = unsafe { write(p, kind, kind_len, delta, &e, Some(stack)) };
     publish(head, word, base, end);
     e.after(l);
     gate::leave(l.busy());
@@ -369,7 +373,9 @@ fn nested_write(l: &Local, m: &Mapping, r: &Record, e: &dyn Emission) -> Result<
     }
     if wrap >= 2 {
         // SAFETY: `at` is even and below SIDE_BYTES, so two bytes fit.
-        unsafe { side.add(at).cast::<u16>().write_unaligned(ENTRY_WRAP) };
+        let to = unsafe { side.add(at) };
+        // SAFETY: as above.
+        unsafe { to.cast::<u16>().write_unaligned(ENTRY_WRAP) };
     }
     let at = (at + wrap) % SIDE_BYTES;
     let mut entry = [0u8; ENTRY_BYTES];
@@ -381,8 +387,10 @@ fn nested_write(l: &Local, m: &Mapping, r: &Record, e: &dyn Emission) -> Result<
     let to = unsafe { side.add(at) };
     // SAFETY: as above; the entry is ENTRY_BYTES long.
     unsafe { std::ptr::copy_nonoverlapping(entry.as_ptr(), to, ENTRY_BYTES) };
-    // SAFETY: as above; the `len` bytes behind it were initialised by `put`.
-    unsafe { std::ptr::copy_nonoverlapping(p, to.add(ENTRY_BYTES), len) };
+    // SAFETY: as above.
+    let to = unsafe { to.add(ENTRY_BYTES) };
+    // SAFETY: as above; the `len` bytes were initialised by `put`.
+    unsafe { std::ptr::copy_nonoverlapping(p, to, len) };
     let head = head.wrapping_add((wrap + need.next_multiple_of(2)) as u32);
     // Release: pairs with the controller's Acquire; the entry is there before the head says so.
     r.side_head.store(head, Release);
@@ -414,7 +422,8 @@ fn inside(l: &Local, e: &dyn Emission, sp: u64) -> Outcome {
             }
             Step::AwaitBuffer => {
                 gate::leave(l.busy());
-                let deadline = *waited.get_or_insert_with(|| sys::mono_ns().saturating_add(wait_ns()));
+                let deadline =
+                    *waited.get_or_insert_with(|| sys::mono_ns().saturating_add(wait_ns()));
                 if !await_buffer(deadline) {
                     return lost_waiting(l, e, sp);
                 }
@@ -488,10 +497,10 @@ fn attempt(l: &Local, e: &dyn Emission, fp: usize, sp: u64) -> Step {
     if room > BATCH_BYTES_MAX - OPENING_MAX {
         return Step::Lose(Cause::TooBig);
     }
-    if l.holds.get() != generation || position(l) > BATCH_BYTES_MAX - room {
-        if let Err(step) = exchange(l, m, r, generation) {
-            return step;
-        }
+    if (l.holds.get() != generation || position(l) > BATCH_BYTES_MAX - room)
+        && let Err(step) = exchange(l, m, r, generation)
+    {
+        return step;
     }
     if e.is_stale(l) {
         return Step::Done(Outcome::Off);
@@ -534,14 +543,7 @@ fn in_hand(l: &Local) -> &Head {
 
 /// Writes an event into the buffer in hand, which has room for it.
 #[inline]
-fn append(
-    l: &Local,
-    r: &Record,
-    kind: u32,
-    kind_len: usize,
-    e: &dyn Emission,
-    stack: Option<u32>,
-) {
+fn append(l: &Local, r: &Record, kind: u32, kind_len: usize, e: &dyn Emission, stack: Option<u32>) {
     let head = in_hand(l);
     let base = l.buffer.get();
     let word = head.publish.load(Relaxed);
@@ -678,17 +680,21 @@ fn open(l: &Local, m: &Mapping, r: &Record, index: u32, generation: u32, epoch: 
 /// A free buffer: from the pool, or committed afresh below the cap.
 fn take_buffer(m: &Mapping) -> Option<u32> {
     let index = m.pop(RESERVED).or_else(|| m.grow(RESERVED));
-    if index.is_none() || m.obtainable(RESERVED) < m.front().buffers_cap.load(Relaxed) / 8 {
-        // The controller collects partly filled buffers before the pool is empty.
-        WANTED.store(1, Relaxed);
-        if index.is_none() {
+    if index.is_none() {
+        // Once until the controller has looked: a writer that blocks would cost every lost event a
+        // system call.
+        if WANTED.swap(2, Relaxed) != 2 {
             m.ring();
         }
+    } else if m.obtainable(RESERVED) < m.front().buffers_cap.load(Relaxed) / 8 {
+        // The controller collects partly filled buffers before the pool is empty.
+        let _ = WANTED.compare_exchange(0, 1, Relaxed, Relaxed);
     }
     index
 }
 
-/// Set when free buffers run short; the controller clears it.
+/// Not 0 when free buffers run short, 2 when there were none and the bell was rung; the controller
+/// clears it.
 pub static WANTED: AtomicU32 = AtomicU32::new(0);
 
 /// How long an emitter may wait for a free buffer, in nanoseconds; 0: it counts a loss at once.

@@ -83,7 +83,7 @@ fn emit_until(end: &AtomicBool, s: &Shared, number: u64, rest: u64) {
         i += 1;
         if account.probe(i) == Outcome::Off {
             std::thread::sleep(Duration::from_micros(30));
-        } else if i % rest == 0 {
+        } else if i.is_multiple_of(rest) {
             std::thread::sleep(Duration::from_micros(100));
         }
     }

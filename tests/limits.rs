@@ -152,7 +152,7 @@ fn a_million_stacks() {
     let mut ids = BTreeSet::new();
     let mut stacks: BTreeMap<u64, u64> = BTreeMap::new();
     events(&bytes, |e| {
-        if !e.name().is_some_and(|n| n.bytes == b"leaf") {
+        if e.name().is_none_or(|n| n.bytes != b"leaf") {
             return;
         }
         let Some((_, Value::U64(bits))) = e.fields().next() else { panic!("no number") };

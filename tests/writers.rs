@@ -61,7 +61,7 @@ fn fails_at(k: usize, out: Capture) -> impl Write + Send {
         }
         let n = bytes.len().min(left);
         left -= n;
-        (&mut out.clone()).write(&bytes[..n])
+        out.clone().write(&bytes[..n])
     })
 }
 
@@ -145,7 +145,7 @@ fn little_by_little() {
                 }
                 refused = false;
                 let n = if every == 0 { 1 } else { bytes.len().min(7) };
-                (&mut to.clone()).write(&bytes[..n])
+                to.clone().write(&bytes[..n])
             }))
             .unwrap();
         let a = work(5_000);
@@ -203,7 +203,7 @@ fn a_writer_that_blocks_for_a_while() {
                     blocked = true;
                     std::thread::sleep(length);
                 }
-                (&mut to.clone()).write(bytes)
+                to.clone().write(bytes)
             }))
             .unwrap();
         let mut a = Attempted::default();
@@ -240,7 +240,7 @@ fn a_writer_that_blocks_for_ever() {
         .stop_timeout(Duration::from_millis(200))
         .start(Odd(move |bytes: &[u8]| {
             behind.pass();
-            (&mut to.clone()).write(bytes)
+            to.clone().write(bytes)
         }))
         .unwrap();
     let a = work(30_000);
@@ -327,7 +327,7 @@ fn a_writer_that_calls_back() {
             assert!(matches!(trace::start(io::sink()), Err(StartError::WouldDeadlock)));
             let read = trace::read_trace();
             assert!(matches!(read, Err(trace::ReadError::WouldDeadlock)));
-            (&mut to.clone()).write(bytes)
+            to.clone().write(bytes)
         }))
         .unwrap();
     let a = work(10_000);
@@ -380,7 +380,7 @@ fn floods() {
             .overflow(overflow)
             .start(Odd(move |bytes: &[u8]| {
                 std::thread::sleep(Duration::from_micros(pause_us));
-                (&mut to.clone()).write(bytes)
+                to.clone().write(bytes)
             }))
             .unwrap();
         let began = Instant::now();

@@ -50,7 +50,10 @@ impl Scratch {
 impl Write for Scratch {
     fn write_str(&mut self, s: &str) -> fmt::Result {
         self.whole += s.len();
-        if self.far.is_none() && self.len + s.len() > STACK_BYTES && self.len == self.whole - s.len() {
+        if self.far.is_none()
+            && self.len + s.len() > STACK_BYTES
+            && self.len == self.whole - s.len()
+        {
             self.move_far();
         }
         let max = if self.far.is_some() { LOG_BYTES_MAX } else { STACK_BYTES };

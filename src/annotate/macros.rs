@@ -54,7 +54,9 @@ macro_rules! counter {
         if $crate::is_enabled() {
             $crate::__site!(Counter, $name, 0, ["value"]);
             match ($crate::__private::Arg::ready(&$value),) {
-                __values => { $crate::__private::mark(&__SITE, __values); }
+                __values => {
+                    $crate::__private::mark(&__SITE, __values);
+                }
             }
         }
     }};

@@ -296,8 +296,7 @@ struct Made {
 
 /// Places that call `span()`; a power of two, and never more than half full.
 const PLACES: usize = 4096;
-static MADE: [AtomicPtr<Made>; PLACES] =
-    [const { AtomicPtr::new(std::ptr::null_mut()) }; PLACES];
+static MADE: [AtomicPtr<Made>; PLACES] = [const { AtomicPtr::new(std::ptr::null_mut()) }; PLACES];
 
 /// Lock-free, open addressing with linear probing; entries are never removed.
 fn site_at(name: &'static str, at: &'static Location<'static>) -> Option<&'static Site> {

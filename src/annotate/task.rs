@@ -2,15 +2,15 @@
 
 use std::marker::PhantomData;
 
-use crate::annotate::value::TaskId;
 use crate::annotate::value::Ready;
+use crate::annotate::value::TaskId;
 use crate::annotate::value::Values;
 use crate::emit;
 use crate::emit::Emission;
 use crate::emit::Outcome;
+use crate::encode::field::ty;
 use crate::encode::schema::Cause;
 use crate::encode::schema::Kind;
-use crate::encode::field::ty;
 use crate::encode::varint;
 use crate::mapping::LiveTask;
 use crate::mapping::TASKS_MAX;
@@ -106,8 +106,10 @@ fn next_id() -> Option<u64> {
             return Some(id);
         }
         let block = m.front().tasks.fetch_add(BLOCK, Relaxed) + 1;
-        l.task_end.store(block + BLOCK, Relaxed);
         l.task_next.store(block + 1, Relaxed);
+        // The end last: a handler that saw it beside the old next one would take ids of others.
+        crate::sync::compiler_fence(crate::sync::Ordering::SeqCst);
+        l.task_end.store(block + BLOCK, Relaxed);
         Some(block)
     })
 }
@@ -159,10 +161,10 @@ impl<V: Values> Emission for Begin<V> {
 
     fn after(&self, l: &Local) {
         let kind = self.site.word();
-        if !keep(self.id, self.parent, kind) {
-            if let Some(r) = l.record() {
-                r.lose(Cause::TaskTable);
-            }
+        if !keep(self.id, self.parent, kind)
+            && let Some(r) = l.record()
+        {
+            r.lose(Cause::TaskTable);
         }
     }
 

@@ -86,12 +86,12 @@ where
     T: Send + 'static,
 {
     let (mut number, mut creator) = (0, 0);
-    if registry::is_on() {
-        if let Some(m) = registry::mapping() {
-            number = registry::next_number(m);
-            emit::emit(Create { thread: number.into() });
-            creator = local::with(|l| l.record().map_or(0, |r| r.thread.load(Relaxed)));
-        }
+    if registry::is_on()
+        && let Some(m) = registry::mapping()
+    {
+        number = registry::next_number(m);
+        emit::emit(Create { thread: number.into() });
+        creator = local::with(|l| l.record().map_or(0, |r| r.thread.load(Relaxed)));
     }
     move || {
         local::with(|l| {

@@ -60,7 +60,7 @@ const BUFFERS_AT: usize = TASKS_AT + TASKS_BYTES;
 const RESERVE_BYTES: usize = 16 << 30;
 const RESERVE_BYTES_MIN: usize = BUFFERS_AT + (4 << 20);
 
-const _: () = assert!(BUFFERS_AT % BATCH_BYTES_MAX == 0);
+const _: () = assert!(BUFFERS_AT.is_multiple_of(BATCH_BYTES_MAX));
 const _: () = assert!(size_of::<Front>() <= 4096);
 
 /// A live task, for checkpoints.

@@ -6,12 +6,12 @@
 //!    threads write one buffer.
 //! 3. All zero is the initial state; there are indexes and no pointers.
 
-use crate::encode::schema::Cause;
 use crate::encode::schema::CAUSES;
+use crate::encode::schema::Cause;
 use crate::encode::wire::SPANS_MAX;
+use crate::sync::AtomicU8;
 use crate::sync::AtomicU32;
 use crate::sync::AtomicU64;
-use crate::sync::AtomicU8;
 use crate::sync::Ordering::Acquire;
 use crate::sync::Ordering::Relaxed;
 use crate::sync::Ordering::Release;
@@ -74,7 +74,11 @@ pub struct Record {
     pub loss: [AtomicU64; CAUSES],
 }
 
-const _: () = assert!(size_of::<Record>() % 64 == 0 && size_of::<Record>() <= 1024 && align_of::<Record>() == 64);
+const _: () = assert!(
+    size_of::<Record>().is_multiple_of(64)
+        && size_of::<Record>() <= 1024
+        && align_of::<Record>() == 64
+);
 
 impl Record {
     /// Counts a loss. Only the owner calls this, but a handler may do so in the middle of it: one

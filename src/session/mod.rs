@@ -40,7 +40,6 @@ use crate::controller::GENERATION_BYTES;
 use crate::controller::Piece;
 use crate::controller::Plan;
 use crate::controller::Shots;
-use crate::controller::forget_ended;
 use crate::emit;
 use crate::encode::schema;
 use crate::encode::schema::Cause;
@@ -98,7 +97,8 @@ struct Shared {
     pid: u32,
 }
 
-static SHARED: Locked<Shared> = Locked::new(Shared { session: None, memory: None, aside: Vec::new(), pid: 0 });
+static SHARED: Locked<Shared> =
+    Locked::new(Shared { session: None, memory: None, aside: Vec::new(), pid: 0 });
 /// The writer between `start` and its thread, which takes it.
 static WRITER: AtomicPtr<Box<dyn Write + Send>> = AtomicPtr::new(std::ptr::null_mut());
 
@@ -118,9 +118,7 @@ fn would_deadlock() -> bool {
     if registry::is_forked_child() {
         return false;
     }
-    local::with(|l| {
-        l.has(local::MUTED | local::CONTROLS) || emit::is_inside(l)
-    })
+    local::with(|l| l.has(local::MUTED | local::CONTROLS) || emit::is_inside(l))
 }
 
 /// Starts a session.
@@ -133,7 +131,8 @@ pub(crate) fn begin(
     if would_deadlock() {
         return Err(StartError::WouldDeadlock);
     }
-    if registry::mapping().is_some_and(|m| !registry::is_forked_child() && registry::is_vfork_child(m))
+    if registry::mapping()
+        .is_some_and(|m| !registry::is_forked_child() && registry::is_vfork_child(m))
     {
         return Err(StartError::InVforkChild);
     }
@@ -160,11 +159,13 @@ fn start_now(
 ) -> Result<(), StartError> {
     let _never_waits = local::flagged(local::NEVER_WAITS);
     let membarrier = !config.fence && sys::membarrier::register() && sys::membarrier::barrier();
-    let m = registry::prepare(config.mapping_dir.as_deref(), emit::thread_exits)
-        .map_err(|e| match e {
-            Prepare::Mapping(e) => StartError::Memory(e),
-            Prepare::Elsewhere => StartError::Config("the mapping exists already, elsewhere"),
-        })?;
+    let m =
+        registry::prepare(config.mapping_dir.as_deref(), emit::thread_exits).map_err(
+            |e| match e {
+                Prepare::Mapping(e) => StartError::Memory(e),
+                Prepare::Elsewhere => StartError::Config("the mapping exists already, elsewhere"),
+            },
+        )?;
     let clock = Clock::get();
     let plan = plan(&config, &budget, membarrier);
     {
@@ -240,7 +241,6 @@ fn prepare_mapping(
     let no_memory = || StartError::Memory(std::io::ErrorKind::OutOfMemory.into());
     let front = m.front();
     shared.aside.retain(|a| a.keep(m));
-    forget_ended(m);
     front.session.store(plan.session, Relaxed);
     front.epoch.store(plan.epoch, Relaxed);
     front.ordinal.store(plan.epoch, Relaxed);
@@ -373,7 +373,8 @@ fn stop_within(at_most: Option<Duration>, reason: u64) -> Result<Summary, StopEr
     if would_deadlock() {
         return Err(StopError::WouldDeadlock);
     }
-    if registry::mapping().is_some_and(|m| !registry::is_forked_child() && registry::is_vfork_child(m))
+    if registry::mapping()
+        .is_some_and(|m| !registry::is_forked_child() && registry::is_vfork_child(m))
     {
         return Err(StopError::InVforkChild);
     }
@@ -483,7 +484,8 @@ impl Shared {
         let pid = sys::thread::pid_raw();
         if self.pid != pid {
             std::mem::forget(self.session.take());
-            std::mem::forget(self.memory.take());
+            // Memory has no destructor: what it names stays mapped.
+            self.memory = None;
             std::mem::forget(std::mem::take(&mut self.aside));
             self.pid = pid;
         }
@@ -495,8 +497,8 @@ impl Shared {
         let Some(m) = registry::mapping() else { return };
         self.aside.extend(&session.controller.aside);
         if session.controller.totals.stuck != 0 {
-            // Threads stand inside an event: what they may touch is left to them.
-            std::mem::forget(self.memory.take());
+            // Threads stand inside an event: what they may touch stays mapped, for them.
+            self.memory = None;
             return;
         }
         let segments: Vec<u32> = m.front().log.0.segments(m).collect();
@@ -557,10 +559,10 @@ impl Piece {
     /// Gives its buffer back. Called once.
     fn release(&mut self) {
         let bytes = Piece::Bytes { bytes: Vec::new(), events: 0 };
-        if let Piece::Buffer { index, .. } = std::mem::replace(self, bytes) {
-            if let Some(m) = registry::mapping() {
-                m.push_free(index);
-            }
+        if let Piece::Buffer { index, .. } = std::mem::replace(self, bytes)
+            && let Some(m) = registry::mapping()
+        {
+            m.push_free(index);
         }
     }
 }
@@ -622,7 +624,9 @@ pub fn read_trace() -> Result<Option<Batch>, ReadError> {
         };
         s.seal_if_asked();
         match s.next() {
-            Next::Piece(piece) => return Ok(Some(Batch { piece, pid: m.front().pid.load(Relaxed) })),
+            Next::Piece(piece) => {
+                return Ok(Some(Batch { piece, pid: m.front().pid.load(Relaxed) }));
+            }
             Next::End if change(SEALED, STOPPING).is_ok() => {
                 READ_TO_END.store(1, Relaxed);
                 shared.clean_up();

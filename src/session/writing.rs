@@ -12,6 +12,7 @@ use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::time::Duration;
 
+use crate::emit;
 use crate::registry;
 use crate::registry::local;
 use crate::session::DONE;
@@ -85,7 +86,16 @@ fn take_writer() -> Option<Box<dyn Write + Send>> {
 }
 
 fn run() {
-    local::with(|l| l.set(local::MUTED, true));
+    local::with(|l| {
+        l.set(local::NEVER_WAITS, true);
+        if l.registered() {
+            // An allocator that emits has made the thread known before it came here, and muted is
+            // only who is not.
+            // SAFETY: what the key's destructor does, on the thread itself; the value is not used.
+            unsafe { emit::thread_exits(std::ptr::null_mut()) };
+        }
+        l.set(local::MUTED, true);
+    });
     let Some(writer) = take_writer() else { return };
     let mut sink = Sink { writer, outcome: Outcome::default() };
     let Some(m) = registry::mapping() else { return };
