@@ -75,7 +75,7 @@ fn every_bit_flipped() {
     for bit in 0..t.bytes.len() * 8 {
         flipped[bit / 8] ^= 1 << (bit % 8);
         // The merge sees all of them; the other readers a part, they take the same batches.
-        let look = if bit % 13 == 0 { everything } else { merged };
+        let look = if bit % 29 == 0 { everything } else { merged };
         let v = look(&flipped, usize::MAX);
         assert_eq!(v.error, None, "bit {bit}");
         let hit = batches.iter().position(|b| (b.0..b.1).contains(&(bit / 8))).unwrap();
@@ -141,7 +141,7 @@ fn mutations() {
     let sources = [sample::small(), sample::hostile(), sample::many_batches(6)];
     let mut r = Random(0x1234_5678_9abc_def1);
     let (mut damaged, mut resealed) = (0, 0);
-    for round in 0..1_500 {
+    for round in 0..900 {
         let t = &sources[round % sources.len()];
         let mut bytes = t.bytes.clone();
         for _ in 0..1 + r.below(4) {
@@ -155,7 +155,7 @@ fn mutations() {
         let v = everything(&bytes, 1 + r.below(2000));
         damaged += u64::from(!v.damage.is_empty());
     }
-    assert!(damaged > 700 && resealed > 700, "{damaged} damaged, {resealed} resealed");
+    assert!(damaged > 400 && resealed > 400, "{damaged} damaged, {resealed} resealed");
 }
 
 fn mutate(bytes: &mut Vec<u8>, r: &mut Random) {
