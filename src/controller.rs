@@ -92,7 +92,7 @@ const GENERATION_LAST: u32 = gate::PAUSED - (1 << 20);
 /// How often late threads are polled.
 const LATE_POLL_NS: u64 = 10_000_000;
 /// How often partly filled buffers are collected at most.
-const COLLECT_NS: u64 = 10_000_000;
+pub const COLLECT_NS: u64 = 10_000_000;
 
 /// A batch of the controller's own that is being filled.
 #[derive(Debug, Default)]

@@ -35,6 +35,7 @@ pub use error::Summary;
 use crate::buf::Arena as _;
 use crate::clock::Clock;
 use crate::controller::Aside;
+use crate::controller::COLLECT_NS;
 use crate::controller::Controller;
 use crate::controller::GENERATION_BYTES;
 use crate::controller::Piece;
@@ -362,8 +363,9 @@ pub fn is_enabled() -> bool {
 /// # Errors
 ///
 /// [`StopError::NotStarted`] when nothing runs or another thread is stopping it;
-/// [`StopError::Write`] with the writer's first error; [`StopError::Timeout`] when writer or threads
-/// did not let go before the deadline of [`Config::stop_timeout`]. Recording is off in all of these.
+/// [`StopError::Write`] with the writer's first error; [`StopError::Timeout`] when writer or
+/// threads did not let go before the deadline of [`Config::stop_timeout`]. Recording is off in all
+/// of these.
 pub fn stop() -> Result<Summary, StopError> {
     stop_within(None, schema::END_STOP)
 }
@@ -439,8 +441,8 @@ fn await_writer(deadline: u64, summary: Summary) -> Result<Summary, StopError> {
 
 /// Asks for the session's end without waiting for it. Safe in signal handlers and in the writer.
 ///
-/// The writer's thread, or the next [`read_trace`], brings the end about; [`stop`] then returns what
-/// the session came to.
+/// The writer's thread, or the next [`read_trace`], brings the end about; [`stop`] then returns
+/// what the session came to.
 pub fn request_stop() {
     registry::switch().asked.store(1, Relaxed);
     if let Some(m) = registry::mapping() {
@@ -687,7 +689,10 @@ fn sleep_until(m: &Mapping, deadline_ns: u64, stop: impl Fn() -> bool) {
     let Some(ticket) = queue.prepare_sleep() else { return };
     let now = sys::mono_ns();
     if !stop() && deadline_ns > now {
-        let left = Duration::from_nanos(deadline_ns - now);
+        // A bell that was rung for want of buffers before the ticket was read is not rung again.
+        let wanted = emit::WANTED.load(Relaxed) != 0;
+        let most = if wanted { COLLECT_NS } else { u64::MAX };
+        let left = Duration::from_nanos((deadline_ns - now).min(most));
         sys::futex::wait(queue.bell(), ticket, Some(left));
     }
     queue.awake();
