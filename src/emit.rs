@@ -150,8 +150,8 @@ pub fn emit<E: Emission + Copy>(e: E) -> Outcome {
     Outcome::Recorded
 }
 
-/// The rest of [`emit`] for an event with a stack. A function of its own, so that the walk begins at
-/// the frame of its caller, the program's.
+/// The rest of [`emit`] for an event with a stack. A function of its own, so that the walk begins
+/// at the frame of its caller, the program's.
 #[inline(never)]
 fn stacked<E: Emission + Copy>(l: &Local, e: E, kind: u32, kind_len: usize, sp: u64) -> Outcome {
     let fp = sys::fp();
@@ -606,7 +606,8 @@ fn exchange(l: &Local, m: &Mapping, r: &Record, generation: u32) -> Result<(), S
     l.empty_handed();
     registry::hand_over(m, gate::exchange_slot(&r.slot, 0, None));
     let Some(index) = take_buffer(m) else {
-        let wait = wait_ns() != 0 && !l.has(local::NEVER_WAITS) && !l.has(local::PAUSES);
+        let reads = l.reads.get() == m.front().ordinal.load(Relaxed);
+        let wait = wait_ns() != 0 && !reads && !l.has(local::NEVER_WAITS | local::PAUSES);
         return Err(if wait { Step::AwaitBuffer } else { Step::Lose(Cause::PoolEmpty) });
     };
     // Ordinal and epoch were stored before the gate was turned to this generation.

@@ -66,6 +66,25 @@ fn durations_without_end() {
     }
 }
 
+/// The reader of a session never waits in it, but in the next one like any other thread.
+#[test]
+fn who_has_read_waits_in_the_next_session() {
+    let _alone = support::alone();
+    let _watch = support::watch("who_has_read_waits_in_the_next_session", 60);
+    Config::new().start_reading().unwrap();
+    assert_eq!(trace::emit_probe(7), Outcome::Recorded);
+    trace::stop().unwrap();
+    assert!(!support::read_all().is_empty());
+    let out = Capture::default();
+    let config = Config::new().memory_bytes(SMALL);
+    let config = config.overflow(Overflow::Wait { at_most: Duration::from_secs(30) });
+    config.start(Slow(out.clone(), false)).unwrap();
+    let lost = (0..SMALL / 4).filter(|n| matches!(trace::emit_probe(*n), Outcome::Lost(_)));
+    assert_eq!(lost.count(), 0);
+    assert_eq!(trace::stop().unwrap().lost, 0);
+    assert!(out.len() as u64 > SMALL, "the buffers held all");
+}
+
 /// More threads than buffers, all but one of them idle: what they hold is collected for the other
 /// one, though the generation lasts for an hour.
 #[test]

@@ -91,6 +91,8 @@ pub struct Local {
     pub stack_shape: Cell<u64>,
     /// Its id.
     pub stack_id: Cell<u32>,
+    /// Ordinal of the session that the thread reads: in that one it never waits for a buffer.
+    pub reads: Cell<u32>,
 }
 
 impl Local {
@@ -119,6 +121,7 @@ impl Local {
             stack_sum: Cell::new(0),
             stack_shape: Cell::new(0),
             stack_id: Cell::new(0),
+            reads: Cell::new(0),
         }
     }
 

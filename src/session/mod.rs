@@ -193,7 +193,7 @@ fn start_now(
     READ_TO_END.store(0, Relaxed);
     match writer {
         Some(writer) => writing::spawn(writer).map_err(StartError::Thread)?,
-        None => local::with(|l| l.set(local::NEVER_WAITS, true)),
+        None => local::with(|l| l.reads.set(plan.epoch)),
     }
     open_gate(m, &plan);
     set_state(RUNNING);
@@ -612,7 +612,6 @@ pub fn read_trace() -> Result<Option<Batch>, ReadError> {
         return Err(ReadError::Busy);
     }
     let _reading = Reading;
-    local::with(|l| l.set(local::NEVER_WAITS, true));
     loop {
         // Acquire: pairs with the Release of `set_state`.
         if !matches!(registry::switch().state.load(Acquire), RUNNING | STOPPING | SEALED) {
@@ -624,6 +623,8 @@ pub fn read_trace() -> Result<Option<Batch>, ReadError> {
         let Some(s) = shared.session.as_mut().filter(|s| !s.writes) else {
             return Err(ReadError::NotStarted);
         };
+        // Until its end: in a later session the thread waits like any other.
+        local::with(|l| l.reads.set(m.front().ordinal.load(Relaxed)));
         s.seal_if_asked();
         match s.next() {
             Next::Piece(piece) => {
