@@ -6,7 +6,7 @@
 //! beforehand; while a stream stays ahead of all others, one comparison is enough.
 //!
 //! 1. An event has a place in the tournament only after all its values were checked.
-//! 2. Events of a stream keep their order. At equal times the stream that was met first comes first.
+//! 2. Events of a stream keep their order. At equal times the stream that was met first is first.
 //! 3. Held bytes are counted; the owner keeps them bounded.
 
 use std::collections::BTreeMap;
