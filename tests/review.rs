@@ -166,7 +166,9 @@ fn child_records() {
         let mut bytes = Vec::new();
         let mut a = Attempted::default();
         for round in 0..40 {
-            (0..20_000).for_each(|n| drop(a.probe(round << 32 | n)));
+            (0..20_000).for_each(|n| {
+                a.probe(round << 32 | n);
+            });
             bytes.extend_from_slice(&trace::read_trace().unwrap().unwrap());
         }
         trace::stop().unwrap();
@@ -185,7 +187,9 @@ fn a_batch_is_dropped_in_a_child() {
     }
     let _watch = support::watch(NAME, 60);
     Config::new().memory_bytes(SMALL).start_reading().unwrap();
-    (0..200_000).for_each(|n| drop(trace::emit_probe(n)));
+    for n in 0..200_000 {
+        trace::emit_probe(n);
+    }
     let mut batches = Vec::new();
     while batches.len() < 8 {
         batches.push(trace::read_trace().unwrap().unwrap());
