@@ -835,8 +835,8 @@ impl Controller {
         self.drain();
     }
 
-    /// Copies what a stuck thread has published. Its buffer is set aside: the thread may still write
-    /// into it.
+    /// Copies what a stuck thread has published. Its buffer is set aside: the thread may still
+    /// write into it.
     fn quarantine(&mut self, index: u32, r: &Record) {
         let m = self.m;
         self.totals.stuck += 1;
