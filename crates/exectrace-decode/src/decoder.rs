@@ -118,7 +118,7 @@ pub struct Stamp {
     pub task: u64,
     /// Its thread's number in the trace.
     pub thread: u32,
-    /// Open spans of its thread before it.
+    /// Open spans of its lane of the thread before it.
     pub depth: u32,
     /// 0 main, 1 side.
     pub lane: u8,

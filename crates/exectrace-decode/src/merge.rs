@@ -8,6 +8,7 @@
 //! 1. An event has a place in the tournament only after all its values were checked.
 //! 2. Events of a stream keep their order. At equal times the stream that was met first is first.
 //! 3. Held bytes are counted; the owner keeps them bounded.
+//! 4. Open spans are a lane's; the task and the last time are its thread's.
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
@@ -63,6 +64,7 @@ const AHEAD_MAX: usize = 32;
 #[derive(Debug)]
 struct Stream {
     track: u32,
+    open: Open,
     /// The next events; the one at `next` has its place in the tournament.
     ahead: Vec<Ahead>,
     next: usize,
@@ -150,7 +152,7 @@ struct Given {
 
 #[derive(Debug, Default)]
 struct ThreadTrack {
-    open: Open,
+    task: u64,
     last_ns: u64,
 }
 
@@ -352,6 +354,7 @@ impl Merge {
         self.by_lane.insert((h.thread, h.lane), index as u32);
         self.streams.push(Stream {
             track,
+            open: Open::default(),
             queue: BTreeMap::new(),
             held: Held::default(),
             ahead: Vec::new(),
@@ -442,7 +445,7 @@ impl Merge {
         if self.lead.ticks >= self.limit {
             return false;
         }
-        let Some(stream) = self.streams.get(self.lead.stream) else { return false };
+        let Some(stream) = self.streams.get_mut(self.lead.stream) else { return false };
         let Some(ahead) = stream.ahead.get(stream.next) else { return false };
         let Some(track) = self.tracks.get_mut(stream.track as usize) else { return false };
         let ticks = ahead.ticks;
@@ -453,9 +456,9 @@ impl Merge {
             ticks,
             kind: ahead.kind,
             offset: stream.held.offset + HEADER_BYTES as u64 + u64::from(ahead.at),
-            task: track.open.task(),
+            task: track.task,
             thread: stream.held.thread,
-            depth: track.open.depth(),
+            depth: stream.open.depth(),
             lane: stream.held.lane,
             late: ticks < self.latest,
         };
@@ -467,13 +470,14 @@ impl Merge {
         };
         self.latest = self.latest.max(ticks);
         self.events += 1;
-        track.open.apply(Change {
+        let change = Change {
             action: ahead.action,
             kind: ahead.kind,
             ticks,
             tables: stream.held.tables,
             fields: stream.held.body.get(ahead.fields as usize..).unwrap_or_default(),
-        });
+        };
+        stream.open.apply(change, &mut track.task);
         true
     }
 
@@ -485,8 +489,7 @@ impl Merge {
 
     /// The span that it ended.
     pub(crate) fn ended(&self) -> Option<OpenSpan> {
-        let stream = self.streams.get(self.given.stream)?;
-        self.tracks.get(stream.track as usize)?.open.ended()
+        self.streams.get(self.given.stream)?.open.ended()
     }
 
     /// From its fields to the end of its batch.

@@ -1,17 +1,19 @@
-//! What a thread is doing while its events go by: its open spans and its task.
+//! What a lane of a thread is doing while its events go by: its open spans.
 //!
 //! 1. Levels beyond [`OPEN_MAX`] are counted, not kept by name, so that neither memory nor the end
 //!    of a span amid others depends on how deep an input claims to be.
 //! 2. `levels[..count]` are the open spans, outermost first; into the next level goes the span that
 //!    an event begins or has ended. So whether an event begins a span, ends one or does neither,
 //!    which nothing can predict, is no branch; only where there is no next level things go slowly.
+//! 3. Each lane has its own: what begins in a handler amid an event ends there. The task is the
+//!    thread's, so its owner keeps it and lends it to [`Open::apply`].
 
 use trace::encode::field::List;
 use trace::encode::field::Reader;
 
 use crate::shape::Action;
 
-/// Most open spans of a thread that are known by name. 4,096: a hundred times what a snapshot
+/// Most open spans of a lane that are known by name. 4,096: a hundred times what a snapshot
 /// lists, and moving that many takes microseconds.
 const OPEN_MAX: usize = 4096;
 
@@ -43,14 +45,13 @@ pub(crate) struct Change<'a> {
     pub(crate) fields: &'a [u8],
 }
 
-/// The open spans and the task of a thread.
+/// The open spans of a lane of a thread.
 #[derive(Debug, Default)]
 pub(crate) struct Open {
     levels: Vec<Level>,
     count: usize,
     /// Open spans that are not in `levels`.
     deeper: u64,
-    task: u64,
     /// All open spans, `u32::MAX` at most.
     depth: u32,
     /// Whether the last event ended the span in the level above the open ones.
@@ -63,11 +64,6 @@ impl Open {
         self.depth
     }
 
-    #[inline(always)]
-    pub(crate) fn task(&self) -> u64 {
-        self.task
-    }
-
     /// The span that the last event ended.
     pub(crate) fn ended(&self) -> Option<OpenSpan> {
         let level = self.levels.get(self.count).filter(|_| self.ended)?;
@@ -75,15 +71,15 @@ impl Open {
         Some(OpenSpan { kind, began: began_known.then_some(began), tables })
     }
 
-    /// Takes in an event.
+    /// Takes in an event, which may change the thread's task.
     #[inline(always)]
-    pub(crate) fn apply(&mut self, change: Change<'_>) {
+    pub(crate) fn apply(&mut self, change: Change<'_>, task: &mut u64) {
         let Change { action, kind, ticks: began, tables, .. } = change;
         if action > Action::SpanEnd || self.deeper > 0 {
-            return self.apply_slow(change);
+            return self.apply_slow(change, task);
         }
         let Some(level) = self.levels.get_mut(self.count) else {
-            return self.apply_slow(change);
+            return self.apply_slow(change, task);
         };
         *level = Level { kind, began, tables, began_known: true };
         self.ended = (action == Action::SpanEnd) & (self.count > 0);
@@ -93,16 +89,16 @@ impl Open {
     }
 
     #[inline(never)]
-    fn apply_slow(&mut self, change: Change<'_>) {
+    fn apply_slow(&mut self, change: Change<'_>, task: &mut u64) {
         self.ended = false;
         self.make_room();
         // A value that is not there cannot be: all were checked.
-        let _ = self.effect(change);
+        let _ = self.effect(change, task);
         let depth = self.deeper.saturating_add(self.count as u64);
         self.depth = u32::try_from(depth).unwrap_or(u32::MAX);
     }
 
-    fn effect(&mut self, change: Change<'_>) -> Option<()> {
+    fn effect(&mut self, change: Change<'_>, task: &mut u64) -> Option<()> {
         let Change { action, kind, ticks: began, tables, fields } = change;
         let mut r = Reader::new(fields);
         match action {
@@ -119,8 +115,11 @@ impl Open {
                     None => self.deeper = self.deeper.saturating_sub(1),
                 }
             }
-            Action::State => self.state(r.varint()?, r.list()?, r.varint()?, tables),
-            Action::TaskSwitch => self.task = r.varint()?,
+            Action::State => {
+                *task = r.varint()?;
+                self.state(r.list()?, r.varint()?, tables);
+            }
+            Action::TaskSwitch => *task = r.varint()?,
         }
         Some(())
     }
@@ -155,8 +154,7 @@ impl Open {
     }
 
     /// Begins anew where the trace tells all; keeps when spans began where it agrees with that.
-    fn state(&mut self, task: u64, spans: List<'_>, deeper: u64, tables: u32) {
-        self.task = task;
+    fn state(&mut self, spans: List<'_>, deeper: u64, tables: u32) {
         let total = spans.len().saturating_add(deeper);
         let mine = self.deeper.saturating_add(self.count as u64);
         let open = self.levels.get(..self.count).unwrap_or_default();
@@ -176,8 +174,10 @@ impl Open {
 mod tests {
     use super::*;
 
-    fn apply(open: &mut Open, action: Action, kind: u64, ticks: u64, fields: &[u8]) {
-        open.apply(Change { action, kind, ticks, tables: 0, fields });
+    fn apply(open: &mut Open, action: Action, kind: u64, ticks: u64, fields: &[u8]) -> u64 {
+        let mut task = 0;
+        open.apply(Change { action, kind, ticks, tables: 0, fields }, &mut task);
+        task
     }
 
     #[test]
@@ -207,8 +207,8 @@ mod tests {
         apply(&mut o, Action::SpanBegin, 65, 2, &[]);
         // Task 7; spans 64 and 65; none deeper.
         let state = [7, 2, 0x80, 1, 2, 0];
-        apply(&mut o, Action::State, 32, 3, &state);
-        assert_eq!((o.task(), o.depth()), (7, 2));
+        let task = apply(&mut o, Action::State, 32, 3, &state);
+        assert_eq!((task, o.depth()), (7, 2));
         apply(&mut o, Action::SpanEnd, 33, 4, &[]);
         assert_eq!(o.ended().unwrap().began, Some(2));
         // The same again disagrees now: the inner span began where nothing was recorded.

@@ -18,6 +18,7 @@ use trace::encode::wire::FLAG_LATE;
 use trace::encode::wire::HEADER_BYTES;
 use trace::encode::wire::Header;
 use trace::encode::wire::KIND_DYNAMIC;
+use trace::encode::wire::LANE_MAIN;
 
 use crate::batch::Batch;
 use crate::error::Error;
@@ -34,7 +35,7 @@ use crate::tables::Tables;
 /// Most problems that are kept. 1,000: more than anyone reads, less than memory notices.
 pub const PROBLEMS_MAX: usize = 1000;
 
-/// Open spans of a thread beyond this many are counted, not compared.
+/// Open spans of a lane beyond this many are counted, not compared.
 const SPANS_MAX: usize = 4096;
 
 /// Something that does not make sense.
@@ -78,13 +79,13 @@ impl fmt::Display for Problem {
     }
 }
 
-/// What is known of a thread.
+/// The open spans of a lane.
 #[derive(Debug, Default)]
-struct ThreadAccount {
-    spans: Vec<u64>,
+struct Spans {
+    open: Vec<u64>,
     deeper: u64,
-    task: u64,
-    /// Whether the account began at the thread's start or at a `State` event.
+    /// Whether the account began where nothing was open, or at a `State` event. No thread has open
+    /// spans in its side lane when a session begins; of its main lane only its start says that.
     known: bool,
 }
 
@@ -94,12 +95,14 @@ struct LaneAccount {
     next_sequence: u64,
     missing: BTreeSet<u32>,
     last_ticks: u64,
+    spans: Spans,
 }
 
 /// The accounts of one session.
 #[derive(Debug, Default)]
 struct Accounts {
-    threads: BTreeMap<u32, ThreadAccount>,
+    /// The current task of each thread.
+    tasks: BTreeMap<u32, u64>,
     lanes: BTreeMap<(u32, u8), LaneAccount>,
     events: u64,
     batches: u64,
@@ -280,6 +283,7 @@ impl Look<'_> {
     fn sequence(&mut self, h: &Header) {
         let (thread, lane, sequence) = (h.thread, h.lane, h.sequence);
         let account = self.accounts.lanes.entry((thread, lane)).or_default();
+        account.spans.known |= lane != LANE_MAIN && sequence == 0;
         let (next, late) = (account.next_sequence, h.flags & FLAG_LATE != 0);
         // A gap as large as an input may claim is one problem, not a list of four billion.
         let near = u64::from(sequence).saturating_sub(next) < 4096 && account.missing.len() < 4096;
@@ -414,7 +418,7 @@ impl Look<'_> {
         }
         while let Some(rest) = body.get(at..).filter(|r| !r.is_empty()) {
             self.offset = batch.offset + (HEADER_BYTES + at) as u64;
-            let (delta, len) = match self.timed(session, tables, h.thread, rest) {
+            let (delta, len) = match self.timed(session, tables, h, rest) {
                 Ok(found) => found,
                 Err(text) => {
                     self.problem(What::Damage, || text);
@@ -443,7 +447,7 @@ impl Look<'_> {
         &mut self,
         session: &Session,
         tables: &Tables,
-        thread: u32,
+        h: &Header,
         rest: &[u8],
     ) -> Result<(u64, usize), String> {
         let mut r = Reader::new(rest);
@@ -467,7 +471,7 @@ impl Look<'_> {
             return Err(format!("field {values} of an event of kind {kind} is cut off"));
         }
         let bytes = &r.rest()[..r.rest().len() - fields.rest().len()];
-        self.effect(tables, thread, kind, bytes);
+        self.effect(tables, h, kind, bytes);
         let mut last = Reader::new(fields.rest());
         let delta = last.varint().ok_or_else(cut)?;
         Ok((delta, rest.len() - last.rest().len()))
@@ -485,35 +489,27 @@ impl Look<'_> {
         }
     }
 
-    /// What the event does to its thread.
-    fn effect(&mut self, tables: &Tables, thread: u32, kind: u64, fields: &[u8]) {
+    /// What the event does to its lane and its thread.
+    fn effect(&mut self, tables: &Tables, h: &Header, kind: u64, fields: &[u8]) {
         let mut r = Reader::new(fields);
         let site = tables.site(kind).and_then(|s| s.class());
-        let t = self.accounts.threads.entry(thread).or_default();
-        let mut wrong = None;
-        match (Kind::from_u64(kind), site) {
-            (_, Some(Class::Span)) if t.spans.len() < SPANS_MAX && t.deeper == 0 => {
-                t.spans.push(kind);
+        let task = self.accounts.tasks.entry(h.thread).or_default();
+        let spans = &mut self.accounts.lanes.entry((h.thread, h.lane)).or_default().spans;
+        let wrong = match (Kind::from_u64(kind), site) {
+            (_, Some(Class::Span)) => spans.begin(kind),
+            (Some(Kind::ThreadStart), _) => {
+                spans.known = true;
+                None
             }
-            (_, Some(Class::Span)) => t.deeper += 1,
-            (Some(Kind::ThreadStart), _) => t.known = true,
-            (Some(Kind::SpanEnd), _) => {
-                let ended = match t.deeper.checked_sub(1) {
-                    Some(fewer) => {
-                        t.deeper = fewer;
-                        true
-                    }
-                    None => t.spans.pop().is_some(),
-                };
-                if !ended && t.known {
-                    wrong = Some("a span ends where none is open".to_string());
-                }
+            (Some(Kind::SpanEnd), _) => spans.end(),
+            (Some(Kind::SpanEndAt), _) => spans.end_at(r.varint().unwrap_or(0)),
+            (Some(Kind::State), _) => spans.state(task, &mut r),
+            (Some(Kind::TaskSwitch), _) => {
+                *task = r.varint().unwrap_or(0);
+                None
             }
-            (Some(Kind::SpanEndAt), _) => wrong = end_at(t, r.varint().unwrap_or(0)),
-            (Some(Kind::State), _) => wrong = state(t, &mut r),
-            (Some(Kind::TaskSwitch), _) => t.task = r.varint().unwrap_or(0),
-            _ => {}
-        }
+            _ => None,
+        };
         if let Some(text) = wrong {
             self.problem(What::Spans, || text);
         }
@@ -524,33 +520,52 @@ fn is_ours(kind: u64) -> bool {
     crate::shape::spec(kind).is_some()
 }
 
-fn end_at(t: &mut ThreadAccount, depth: u64) -> Option<String> {
-    let open = t.spans.len() as u64;
-    if depth < open {
-        t.spans.remove(depth as usize);
-        return None;
+impl Spans {
+    fn begin(&mut self, kind: u64) -> Option<String> {
+        match self.open.len() < SPANS_MAX && self.deeper == 0 {
+            true => self.open.push(kind),
+            false => self.deeper += 1,
+        }
+        None
     }
-    if t.deeper > 0 {
-        t.deeper -= 1;
-        return None;
-    }
-    t.known.then(|| format!("span {depth} ends where {open} are open"))
-}
 
-/// Compares a thread's account with what the trace says of it, which holds from here on.
-fn state(t: &mut ThreadAccount, r: &mut Reader<'_>) -> Option<String> {
-    let (task, spans, deeper) = (r.varint()?, r.list()?, r.varint()?);
-    let said = spans.len().saturating_add(deeper);
-    let counted = t.deeper.saturating_add(t.spans.len() as u64);
-    let same = spans.iter().zip(&t.spans).all(|(a, b)| a == *b);
-    let wrong = match t.known {
-        true if said != counted => Some(format!("{said} spans are open, {counted} had begun")),
-        true if !same => Some("other spans are open than those that began".into()),
-        true if task != t.task => Some(format!("works for task {task}, not for {}", t.task)),
-        _ => None,
-    };
-    t.spans = spans.iter().take(SPANS_MAX).collect();
-    t.deeper = said.saturating_sub(t.spans.len() as u64);
-    (t.task, t.known) = (task, true);
-    wrong
+    fn end(&mut self) -> Option<String> {
+        match self.deeper.checked_sub(1) {
+            Some(fewer) => self.deeper = fewer,
+            None if self.open.pop().is_some() => {}
+            None => return self.known.then(|| "a span ends where none is open".into()),
+        }
+        None
+    }
+
+    fn end_at(&mut self, depth: u64) -> Option<String> {
+        let open = self.open.len() as u64;
+        if depth < open {
+            self.open.remove(depth as usize);
+            return None;
+        }
+        if self.deeper > 0 {
+            self.deeper -= 1;
+            return None;
+        }
+        self.known.then(|| format!("span {depth} ends where {open} are open"))
+    }
+
+    /// Compares the account with what the trace says, which holds from here on.
+    fn state(&mut self, own_task: &mut u64, r: &mut Reader<'_>) -> Option<String> {
+        let (task, spans, deeper) = (r.varint()?, r.list()?, r.varint()?);
+        let said = spans.len().saturating_add(deeper);
+        let counted = self.deeper.saturating_add(self.open.len() as u64);
+        let same = spans.iter().zip(&self.open).all(|(a, b)| a == *b);
+        let wrong = match self.known {
+            true if said != counted => Some(format!("{said} spans are open, {counted} had begun")),
+            true if !same => Some("other spans are open than those that began".into()),
+            true if task != *own_task => Some(format!("works for task {task}, not for {own_task}")),
+            _ => None,
+        };
+        self.open = spans.iter().take(SPANS_MAX).collect();
+        self.deeper = said.saturating_sub(self.open.len() as u64);
+        (*own_task, self.known) = (task, true);
+        wrong
+    }
 }

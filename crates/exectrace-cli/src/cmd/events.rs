@@ -348,7 +348,7 @@ fn is_kind(event: &Timed<'_>, wanted: &str) -> bool {
     }
 }
 
-/// How many spans of the thread are around the one that begins or ends here.
+/// How many spans of its lane are around the one that begins or ends here.
 fn depth(event: &Timed<'_>) -> Option<u32> {
     match &event.event() {
         Event::Site(site) if site.site.class() == Some(Class::Span) => Some(event.depth),
