@@ -1,10 +1,13 @@
 //! Open spans: which lane they belong to, and what a lost end does to them.
 
 use trace::encode::schema;
+use trace::encode::schema::Cause;
 use trace::encode::schema::Class;
 use trace_decode::Decoder;
 use trace_decode::Item;
+use trace_decode::Validate;
 use trace_decode::validate::What;
+use trace_testkit::Body;
 use trace_testkit::TraceBuilder;
 use trace_testkit::expect::everything;
 
@@ -104,4 +107,71 @@ fn an_end_in_one_lane_ends_nothing_in_the_other() {
     assert_eq!(ends, want);
     // The lane began with this session, so nothing can be open there.
     assert_eq!(everything(&t.bytes, 100).problems, [What::Spans]);
+}
+
+/// A span whose end is not there: the next batch says that nothing is open. Then an end too many.
+fn unbalanced(losses: impl FnOnce(&mut Body)) -> TraceBuilder {
+    let mut t = begin();
+    t.events(1, 10, |e| {
+        e.timed(0, schema::ThreadStart::put);
+        e.site(OUTER, 1, &[]);
+    });
+    t.events(1, 20, |e| {
+        e.timed(0, |w, d| schema::State::put(w, d, 0, &[], 0));
+        e.timed(0, schema::SpanEnd::put);
+    });
+    t.control(losses);
+    t
+}
+
+fn problems(bytes: &[u8]) -> Vec<String> {
+    let mut v = Validate::new();
+    v.push(bytes).unwrap();
+    v.finish().unwrap();
+    assert_eq!(v.problems_total(), v.problems().len() as u64);
+    v.problems().iter().map(|p| format!("{:?}: {}", p.what, p.text)).collect()
+}
+
+#[test]
+fn a_loss_explains_ends_that_are_not_there() {
+    let wrong = ["Spans: 0 spans are open, 1 had begun", "Spans: a span ends where none is open"];
+    let put = |c: &mut Body, thread, cause: Cause, count| {
+        c.put(|w| schema::Loss::put(w, thread, cause as u64, count));
+    };
+    // Nothing is lost, nothing of this thread, nothing but what is known of an event.
+    for (thread, cause, count) in
+        [(1, Cause::PoolEmpty, 0), (2, Cause::PoolEmpty, 5), (1, Cause::StackTable, 5)]
+    {
+        let t = unbalanced(|c| put(c, thread, cause, count));
+        let want = [&wrong[..], &["Session: the session has no end"]].concat();
+        assert_eq!(problems(&t.bytes), want, "{cause:?} {thread} {count}");
+    }
+    for cause in [Cause::PoolEmpty, Cause::Nested] {
+        let t = unbalanced(|c| put(c, 1, cause, 1));
+        assert_eq!(problems(&t.bytes), ["Session: the session has no end"], "{cause:?}");
+    }
+    // What is lost in one session explains nothing in another.
+    let lossy = unbalanced(|c| put(c, 1, Cause::PoolEmpty, 1));
+    let next = unbalanced(|_| {});
+    let both = [&lossy.bytes[..], &next.bytes].concat();
+    let found = problems(&both);
+    assert_eq!(found.iter().filter(|p| p.starts_with("Spans")).collect::<Vec<_>>(), wrong);
+}
+
+#[test]
+fn all_that_is_wrong_with_spans_is_counted() {
+    let mut t = begin();
+    t.events(1, 10, |e| {
+        e.timed(0, schema::ThreadStart::put);
+        for _ in 0..5000 {
+            e.timed(0, schema::SpanEnd::put);
+        }
+    });
+    let mut v = Validate::new();
+    v.push(&t.bytes).unwrap();
+    assert_eq!(v.count(What::Spans), 0, "its losses are not known yet");
+    v.finish().unwrap();
+    assert_eq!(v.count(What::Spans), 5000);
+    let kept = v.problems().iter().filter(|p| p.what == What::Spans).count();
+    assert_eq!(kept, 16);
 }
