@@ -101,7 +101,7 @@ fn format_md_is_current() {
             fs::write(&path, want).unwrap();
         }
         panic!(
-            "docs/format.md was not up to date with the event table; it has been rewritten, commit it"
+            "docs/format.md was not up to date with the event table; rewritten now, commit it"
         );
     }
 }

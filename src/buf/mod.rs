@@ -5,7 +5,7 @@
 //!   Free ------------------------------> Owned --------------------------------> Queued
 //!    ^                                                controller past the gate)     |
 //!    |   push (the drainer, once written                                            | take_all
-//!    +------------------- and not pinned) --------------- Reading <-----------------+ (the drainer)
+//!    +------------------- and not pinned) --------------- Reading <---------------+ (the drainer)
 //! ```
 //!
 //! A buffer is 64 KiB; in memory its first 64 bytes are the [`Head`], in a trace the batch header.

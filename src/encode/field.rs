@@ -40,7 +40,9 @@ impl Shape {
 }
 
 macro_rules! types {
-    ($( $(#[doc = $doc:literal])* $name:ident = $meaning:literal $shape:ident, $text:literal; )*) => {
+    ($(
+        $(#[doc = $doc:literal])* $name:ident = $meaning:literal $shape:ident, $text:literal;
+    )*) => {
         /// The number of each field type.
         pub mod ty {
             use super::Shape;
@@ -367,7 +369,9 @@ varint_fields! {
     Flags: FLAGS;
 }
 
-macro_rules! shaped_fields { ($( $(#[doc = $doc:literal])* $name:ident: $ty:ident, $out:ty, $in:ty, $m:ident; )*) => { $(
+macro_rules! shaped_fields { ($(
+    $(#[doc = $doc:literal])* $name:ident: $ty:ident, $out:ty, $in:ty, $m:ident;
+)*) => { $(
     $(#[doc = $doc])*
     #[derive(Clone, Copy, Debug)]
     pub struct $name;

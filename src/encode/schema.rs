@@ -5,9 +5,9 @@
 //! 0x01, threads from 0x10, annotations from 0x20, async tasks from 0x30. Kinds from 64 up are
 //! sites and are defined in the trace.
 //!
-//! A structural event is its kind and its fields; a timed event is kind, fields, and the ticks since
-//! the event before it in the batch. The ticks stand last: what stands before them is stored at
-//! addresses that do not depend on the counter, so that a thread's next event need not wait for it.
+//! A structural event is its kind and its fields; a timed event is kind, fields, and the ticks
+//! since the event before it in the batch. The ticks stand last: what stands before them is stored
+//! at addresses that do not depend on the counter, so that the thread's next event need not wait.
 
 use super::field::Addr;
 use super::field::Bytes;
@@ -147,7 +147,8 @@ macro_rules! __events { ($($with:tt)*) => { $($with)*! {
     0x24 TaskEnd since 1, phase End("task") { task: TaskRef }
 } } }
 
-macro_rules! define_schema { ($( $(#[doc = $doc:literal])* $id:literal $name:ident since $since:literal,
+macro_rules! define_schema { ($(
+    $(#[doc = $doc:literal])* $id:literal $name:ident since $since:literal,
     phase $phase:ident $(($pair:literal))? { $($f:ident : $t:ty),* $(,)? } )*) => {
     /// The static kinds.
     #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -173,7 +174,11 @@ macro_rules! define_schema { ($( $(#[doc = $doc:literal])* $id:literal $name:ide
         $(#[doc = $doc])*
         #[derive(Clone, Copy, Debug, PartialEq)]
         #[allow(missing_docs)] // The fields are described in docs/format.md.
-        pub struct $name<'a> { $(pub $f: <$t as Field>::Out<'a>,)* #[doc(hidden)] pub _life: Life<'a> }
+        pub struct $name<'a> {
+            $(pub $f: <$t as Field>::Out<'a>,)*
+            #[doc(hidden)]
+            pub _life: Life<'a>,
+        }
 
         impl<'a> $name<'a> {
             /// Reads the fields.
