@@ -100,9 +100,7 @@ fn format_md_is_current() {
         if std::env::var_os("CI").is_none() {
             fs::write(&path, want).unwrap();
         }
-        panic!(
-            "docs/format.md was not up to date with the event table; rewritten now, commit it"
-        );
+        panic!("docs/format.md was not up to date with the event table; rewritten now, commit it");
     }
 }
 
