@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::LazyLock;
 
 use trace::encode::field::List;
@@ -474,6 +475,18 @@ pub struct Thread {
     pub registered: u64,
 }
 
+/// A thread that a snapshot met and that the recorder knows nothing else of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unregistered<'a> {
+    /// The kernel's number.
+    pub tid: u64,
+    /// Its newest name.
+    pub name: &'a [u8],
+}
+
+/// Most threads without a number that are kept. 4,096: more than a process should have idle.
+const UNREGISTERED_MAX: usize = 4096;
+
 /// Events of a thread that were lost for one cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Loss {
@@ -575,6 +588,8 @@ pub struct Session {
     epoch_index: HashMap<u32, u32>,
     #[allow(clippy::box_collection)]
     threads: BTreeMap<u64, Box<Thread>>,
+    /// By the kernel's number.
+    unregistered: BTreeMap<u64, Box<[u8]>>,
     losses: BTreeMap<(u64, u64), u64>,
     notes: Vec<Note>,
     end: Option<End>,
@@ -598,6 +613,7 @@ impl Session {
             epochs: Vec::new(),
             epoch_index: HashMap::new(),
             threads: BTreeMap::new(),
+            unregistered: BTreeMap::new(),
             losses: BTreeMap::new(),
             notes: Vec::new(),
             end: None,
@@ -650,9 +666,17 @@ impl Session {
         self.threads.get(&number).map(|t| &**t)
     }
 
-    /// Every thread, by number.
+    /// Every thread that has a number, by number.
     pub fn threads(&self) -> impl Iterator<Item = &Thread> {
         self.threads.values().map(|t| &**t)
+    }
+
+    /// Threads that a snapshot met and that have no number, by the kernel's number: the first
+    /// 4,096. One with the kernel's number of a thread that has one is taken for that thread.
+    pub fn unregistered(&self) -> impl Iterator<Item = Unregistered<'_>> {
+        let known: HashSet<u64> = self.threads().map(|t| t.tid).collect();
+        let others = self.unregistered.iter().filter(move |u| !known.contains(u.0));
+        others.map(|(&tid, name)| Unregistered { tid, name })
     }
 
     /// The newest count of each thread and cause.
@@ -729,16 +753,12 @@ impl Session {
             Structural::Site(s) => self.tables_mut(epoch).add_site(s),
             Structural::Module(m) => self.tables_mut(epoch).add_module(m),
             Structural::Thread(t) => self.add_thread(t),
-            Structural::ThreadName(t) => self.thread_mut(t.thread).name = t.name.bytes.into(),
-            Structural::ThreadState(t) => {
-                let thread = self.thread_mut(t.thread);
-                if thread.tid == 0 {
-                    thread.tid = t.tid;
-                }
-                if thread.name.is_empty() {
+            Structural::ThreadName(t) => {
+                if let Some(thread) = self.thread_mut(t.thread) {
                     thread.name = t.name.bytes.into();
                 }
             }
+            Structural::ThreadState(t) => self.saw_thread(t),
             Structural::ClockSnapshot(c) => {
                 self.clock.add(c.at, c.mono_ns, c.wall_ns, c.boot_ns, c.error);
             }
@@ -757,10 +777,30 @@ impl Session {
         &mut self.epochs[index]
     }
 
-    fn thread_mut(&mut self, number: u64) -> &mut Thread {
+    /// The thread with this number; none has number 0.
+    fn thread_mut(&mut self, number: u64) -> Option<&mut Thread> {
+        if number == 0 {
+            return None;
+        }
         let thread = self.threads.entry(number).or_default();
         thread.number = number;
-        thread
+        Some(thread)
+    }
+
+    /// Takes in what a snapshot says of a thread.
+    fn saw_thread(&mut self, t: &schema::ThreadState<'_>) {
+        if let Some(thread) = self.thread_mut(t.thread) {
+            if thread.tid == 0 {
+                thread.tid = t.tid;
+            }
+            if thread.name.is_empty() {
+                thread.name = t.name.bytes.into();
+            }
+        } else if self.unregistered.len() < UNREGISTERED_MAX
+            || self.unregistered.contains_key(&t.tid)
+        {
+            self.unregistered.insert(t.tid, t.name.bytes.into());
+        }
     }
 
     fn begin(&mut self, s: &schema::Session<'_>) {
@@ -783,7 +823,7 @@ impl Session {
     }
 
     fn add_thread(&mut self, t: &schema::Thread<'_>) {
-        let thread = self.thread_mut(t.thread);
+        let Some(thread) = self.thread_mut(t.thread) else { return };
         // A thread that was named since keeps its newer name; a checkpoint may define it again.
         if thread.name.is_empty() {
             thread.name = t.name.bytes.into();

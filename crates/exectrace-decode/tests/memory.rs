@@ -140,6 +140,9 @@ fn tables_of_the_smallest_definitions() {
         d.put(|w| schema::Module::put(w, id, 0, 0, none, none, 0, 0));
     }));
     law(&filled(|d, id| ok(d.put(|w| schema::Loss::put(w, id, 1, 1)))));
+    law(&filled(|d, tid| {
+        d.put(|w| schema::ThreadState::put(w, 0, tid, "".into(), 0, 0, 0, &[]));
+    }));
     law(&filled(|d, _| ok(d.put(|w| schema::Note::put(w, "".into(), "".into())))));
     law(&filled(|d, id| ok(d.clock(id, id, 0))));
 }

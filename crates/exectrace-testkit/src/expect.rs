@@ -260,7 +260,8 @@ fn event(e: &Timed<'_>, input_len: u64) {
 /// Calls every accessor of a session.
 fn session(s: &Session) {
     let _ = (s.id(), s.offset(), s.info(), s.lost(), s.duration_ns(), s.totals());
-    let _ = (s.threads().count(), s.losses().count(), s.notes().count());
+    let _ = (s.threads().count(), s.unregistered().count());
+    let _ = (s.losses().count(), s.notes().count());
     for loss in s.losses() {
         let _ = (loss.cause_name(), loss.is_event());
     }
@@ -325,6 +326,22 @@ fn dumped(bytes: &[u8], piece: usize) -> (u64, Option<ErrorKind>) {
         }
     }
     (events, None)
+}
+
+/// The first session of an input, as it is at its end.
+///
+/// # Panics
+/// Where the input is refused.
+pub fn session_of(bytes: &[u8]) -> Session {
+    let mut decoder = Decoder::new();
+    decoder.push(bytes);
+    decoder.finish();
+    while let Some(item) = decoder.next_item().expect("the input is a trace") {
+        if let Item::SessionEnd(session) = item {
+            return session.clone();
+        }
+    }
+    panic!("a trace has a session");
 }
 
 /// The raw text form of an input, a line for each batch and event.

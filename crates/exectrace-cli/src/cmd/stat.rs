@@ -149,7 +149,7 @@ fn summarize(session: &Session, by_kind: &HashMap<(u32, u64), u64>) -> Summary {
         events: totals.events,
         batches: totals.batches,
         bytes: totals.bytes,
-        threads: session.threads().filter(|t| t.number != 0).count() as u64,
+        threads: session.threads().count() as u64,
         generations: totals.generations,
         pause_max_ns: session.end().map(|end| end.pause_max),
         damages: totals.damages,

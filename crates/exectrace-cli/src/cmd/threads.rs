@@ -10,6 +10,7 @@ use trace::encode::schema::Kind;
 use trace_decode::ScanItem;
 use trace_decode::Session;
 use trace_decode::scan::ScanBatch;
+use trace_decode::tables::Unregistered;
 
 use crate::args::Common;
 use crate::args::Symbols;
@@ -26,8 +27,9 @@ use crate::time::count;
 use crate::verdict::Verdict;
 
 const HELP: &str = "\
-Each JSON line has session, thread (the trace's number), tid (the kernel's), name, creator,
-function, first_ns, last_ns, events, lost, spans, batches, ended.
+Each JSON line has session, thread (the trace's number), registered, tid (the kernel's), name,
+creator, function, first_ns, last_ns, events, lost, spans, batches, ended. Threads that were there
+but never met the recorder come last, as thread 0 and not registered.
 
 Examples:
   exectrace threads trace.bin
@@ -39,7 +41,7 @@ Examples:
 pub struct Options {
     #[command(flatten)]
     common: Common,
-    /// Only this thread, by its number in the trace (may be repeated)
+    /// Only this thread, by its number in the trace, 0 for those without one (may be repeated)
     #[arg(long, value_name = "N")]
     thread: Vec<u64>,
     /// Stop after so many threads
@@ -61,8 +63,10 @@ struct Seen {
 }
 
 /// A thread as it is printed.
+#[derive(Default)]
 struct Row {
     session: usize,
+    /// 0 where it is not registered.
     thread: u64,
     tid: u64,
     name: String,
@@ -94,6 +98,9 @@ pub fn run(options: &Options, out: &mut Out) -> Result<Verdict, Failure> {
                 for number in numbers.into_iter().filter(|n| *n != 0).filter(wanted) {
                     let seen = seen.get(&number).copied().unwrap_or_default();
                     rows.push(row(session_number, session, number, seen, &mut stacks));
+                }
+                if wanted(&0) {
+                    rows.extend(session.unregistered().map(|u| not_registered(session_number, u)));
                 }
                 seen.clear();
                 session_number += 1;
@@ -157,12 +164,18 @@ fn row(number: usize, session: &Session, thread: u64, seen: Seen, stacks: &mut S
     }
 }
 
+fn not_registered(number: usize, thread: Unregistered<'_>) -> Row {
+    let name = json::lossy(thread.name).into_owned();
+    Row { session: number, tid: thread.tid, name, ..Row::default() }
+}
+
 fn json(row: &Row, out: &mut Out) -> Result<(), Failure> {
     let mut bytes = Vec::new();
     json::object(&mut bytes, |o| {
         let known = |n: u64| (n != 0).then_some(n);
         o.put("session", row.session);
         o.put("thread", row.thread);
+        o.put("registered", row.thread != 0);
         o.put("tid", known(row.tid));
         o.put("name", &row.name);
         o.put("creator", known(row.creator));
@@ -215,10 +228,13 @@ fn cells_of(row: &Row, sessions: bool) -> [String; 12] {
         push_safe(text.as_bytes(), &mut out);
         out
     };
-    let thread = match sessions {
-        true => format!("{}:T{}", row.session, row.thread),
-        false => format!("T{}", row.thread),
+    let thread = match (row.thread, sessions) {
+        (0, true) => format!("{}:-", row.session),
+        (0, false) => "-".to_owned(),
+        (n, true) => format!("{}:T{n}", row.session),
+        (n, false) => format!("T{n}"),
     };
+    let function = row.function.as_deref().unwrap_or_default();
     [
         thread,
         known(row.tid),
@@ -231,6 +247,6 @@ fn cells_of(row: &Row, sessions: bool) -> [String; 12] {
         count(row.seen.batches),
         if row.seen.ended { "yes" } else { "-" }.to_owned(),
         safe(&row.name),
-        safe(row.function.as_deref().unwrap_or_default()),
+        safe(if row.thread == 0 { "(not registered)" } else { function }),
     ]
 }
