@@ -1,12 +1,12 @@
 //! What a lane of a thread is doing while its events go by: its open spans.
 //!
-//! 1. Levels beyond [`OPEN_MAX`] are counted, not kept by name, so that neither memory nor the end
+//! 1. Levels beyond `OPEN_MAX` are counted, not kept by name, so that neither memory nor the end
 //!    of a span amid others depends on how deep an input claims to be.
 //! 2. `levels[..count]` are the open spans, outermost first; into the next level goes the span that
 //!    an event begins or has ended. So whether an event begins a span, ends one or does neither,
 //!    which nothing can predict, is no branch; only where there is no next level things go slowly.
 //! 3. Each lane has its own: what begins in a handler amid an event ends there. The task is the
-//!    thread's, so its owner keeps it and lends it to [`Open::apply`].
+//!    thread's, so its owner keeps it and lends it to `Open::apply`.
 
 use trace::encode::field::List;
 use trace::encode::field::Reader;

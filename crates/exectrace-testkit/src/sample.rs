@@ -17,7 +17,7 @@ use crate::build::Body;
 use crate::build::Field;
 use crate::build::TraceBuilder;
 
-/// The kinds of sites in [`small`] and [`mixed`].
+/// The kinds of sites in [`small`] and [`many_batches`].
 pub mod kinds {
     /// An instant with one number.
     pub const HIT: u64 = 64;
