@@ -308,7 +308,10 @@ fn every_form_of_logs_spans_and_tasks() {
         assert_eq!(trace::span("closure", || s.len()), 6);
         let arm = if trace::is_enabled() { trace::span!("arm") } else { trace::Span::OFF };
         drop(arm);
-        match s.len() { 6 => trace::instant!("arm of a match", a = 1u8), _ => {} }
+        match s.len() {
+            6 => trace::instant!("arm of a match", a = 1u8),
+            _ => drop(s),
+        }
         let _named = trace::task!("keyword", r#type = 1u8);
         trace::log!(r#type, "raw");
     };

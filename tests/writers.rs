@@ -387,7 +387,8 @@ fn floods() {
         let flood = |me: u64| {
             let mut a = Attempted::default();
             for n in 0..events * 10 {
-                if a.lost > 50 || (losses && n > events && a.lost > 0) || !losses && n > events {
+                let enough = n > events && (!losses || a.lost > 0);
+                if a.lost > 50 || enough {
                     break;
                 }
                 a.probe(me << 32 | n << 8);
