@@ -2,6 +2,8 @@
 
 mod made;
 
+use std::io::Write;
+
 use made::*;
 use serde_json::json;
 use trace::encode::schema;
@@ -180,25 +182,63 @@ fn memory_does_not_grow_with_the_trace() {
         }
     });
     let batch = batch.bytes.split_off(before);
-    // 64 MiB of address space, for twice as much trace.
     let count = (128 << 20) / batch.len();
+    let stat = in_64_mib("stat", move |input| {
+        input.write_all(&head.bytes)?;
+        (0..count).try_for_each(|_| input.write_all(&batch))
+    });
+    let stat: serde_json::Value = serde_json::from_str(&stat).unwrap();
+    assert_eq!(stat["by_kind"]["log:http"], 2 * count);
+    assert!(stat["bytes"].as_u64().unwrap() > 127 << 20);
+}
+
+/// Runs a command that reads what `feed` writes, a trace without an end mark, in 64 MiB of address
+/// space; gives its output.
+fn in_64_mib(
+    command: &str,
+    feed: impl FnOnce(&mut dyn Write) -> std::io::Result<()> + Send + 'static,
+) -> String {
     let mut child = std::process::Command::new("sh")
-        .args(["-c", "ulimit -v 65536 && exec \"$0\" stat --json -"])
+        .args(["-c", "ulimit -v 65536 && exec \"$0\" \"$1\" --json -"])
         .arg(env!("CARGO_BIN_EXE_exectrace"))
+        .arg(command)
         .stdin(std::process::Stdio::piped())
         .stdout(std::process::Stdio::piped())
         .spawn()
         .unwrap();
     let mut input = child.stdin.take().unwrap();
-    let feeder = std::thread::spawn(move || {
-        use std::io::Write;
-        input.write_all(&head.bytes)?;
-        (0..count).try_for_each(|_| input.write_all(&batch))
-    });
+    let feeder = std::thread::spawn(move || feed(&mut input));
     let output = child.wait_with_output().unwrap();
     feeder.join().unwrap().unwrap();
     assert_eq!(output.status.code(), Some(2), "it has no end mark");
-    let stat: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(stat["by_kind"]["log:http"], 2 * count);
-    assert!(stat["bytes"].as_u64().unwrap() > 127 << 20);
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// 600,000 stacks of 20 frames; kept, they would take more than 64 MiB.
+#[test]
+fn memory_does_not_grow_with_stacks() {
+    let frames: Vec<u64> = (0..20).map(|n| 0x5555_0000_0000 + n * 0x1234).collect();
+    for command in ["stat", "threads"] {
+        let frames = frames.clone();
+        let out = in_64_mib(command, move |input| {
+            let mut made = Made::session(9);
+            define(&mut made, &[]);
+            for part in 0..1000 {
+                made.structural(2, |b| {
+                    for n in 0..600 {
+                        b.add(|w| schema::Stack::put(w, 1000 + part * 600 + n, 0, &frames));
+                    }
+                });
+                input.write_all(&std::mem::take(&mut made.bytes))?;
+            }
+            Ok(())
+        });
+        let lines = json_lines(&out);
+        if command == "stat" {
+            assert!(lines[0]["bytes"].as_u64().unwrap() > 25 << 20);
+            assert_eq!(lines[0]["batches"], 1003);
+        } else {
+            assert_eq!(lines.len(), 2);
+        }
+    }
 }

@@ -5,7 +5,8 @@
 //! and 1 MiB, or the bound on held bytes that the caller names.
 //!
 //! - [`Decoder`]: all events, typed, in the order of time over all threads.
-//! - [`Scan`]: counts of events by kind at the speed of a bare decode, in constant memory.
+//! - [`Scan`]: counts of events by kind at the speed of a bare decode, in the memory of the tables
+//!   without stacks.
 //! - [`raw`]: every batch and event as a line of text, in the order of the input.
 //! - [`validate`]: a second opinion on what was decoded.
 //!

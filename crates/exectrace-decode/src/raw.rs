@@ -84,7 +84,7 @@ impl Dump {
         self.header.as_ref()
     }
 
-    /// The session as far as it was read.
+    /// The session as far as it was read, without its stacks.
     pub fn session(&self) -> Option<&Session> {
         self.session.as_ref()
     }
@@ -129,7 +129,7 @@ impl Dump {
     fn batch(&mut self, offset: u64, h: Header) {
         let begins = h.kind == BatchKind::Session as u8;
         if begins || self.session.as_ref().is_none_or(|s| s.id() != h.session) {
-            self.session = Some(Session::new(h.session, offset, h.first_ticks));
+            self.session = Some(Session::new(h.session, offset, h.first_ticks).without_stacks());
         }
         let _ =
             write!(self.line, "batch {} offset={offset} length={} kind=", self.batches, h.length);

@@ -1,7 +1,8 @@
 //! Counts of events by kind, batch by batch, at the speed of a bare decode.
 //!
 //! Every event is stepped over and checked, its time is summed up, nothing is merged or kept but
-//! the session's tables. Memory does not depend on how many events there are.
+//! the session's tables, of stacks only how many there are. Memory does not depend on how many
+//! events there are.
 
 use trace::encode::wire::BatchKind;
 use trace::encode::wire::Header;
@@ -16,6 +17,15 @@ use crate::source::Unit;
 use crate::structural;
 use crate::tables::Session;
 use crate::tables::Tables;
+
+/// How a [`Scan`] works.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Options {
+    /// Whether to keep stacks, so that [`Tables::stack`] finds them. A program with many has tens of
+    /// megabytes of them, and counts need none.
+    pub keep_stacks: bool,
+}
 
 /// What a [`Scan`] meets.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +71,7 @@ impl ScanBatch<'_> {
 /// gives `None`.
 #[derive(Debug, Default)]
 pub struct Scan {
+    options: Options,
     source: Source,
     session: Option<Session>,
     counts: Counts,
@@ -74,6 +85,11 @@ impl Scan {
     /// A scan of an input from its start.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The same, working otherwise.
+    pub fn with(options: Options) -> Self {
+        Scan { options, ..Self::default() }
     }
 
     /// Takes the next bytes of the input.
@@ -98,7 +114,11 @@ impl Scan {
             None => Ok(None),
             Some(Unit::Damage(damage)) => Ok(Some(self.damaged(damage))),
             Some(Unit::Begin { id, offset, first_ticks }) => {
-                self.session = Some(Session::new(id, offset, first_ticks));
+                let session = Session::new(id, offset, first_ticks);
+                self.session = Some(match self.options.keep_stacks {
+                    true => session,
+                    false => session.without_stacks(),
+                });
                 Ok(self.session.as_ref().map(ScanItem::SessionBegin))
             }
             Some(Unit::End) => {

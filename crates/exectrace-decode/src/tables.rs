@@ -187,6 +187,8 @@ pub struct Tables {
     bytes: Vec<u8>,
     strings: HashMap<u64, Piece>,
     stacks: HashMap<u64, Piece>,
+    /// Definitions of stacks that were counted and not kept.
+    stacks_passed: usize,
     #[allow(clippy::vec_box)] // A vector that grows moves 8 bytes a site then, not 150.
     sites: Vec<Box<Site>>,
     /// Kinds that are too far apart for `slots`.
@@ -208,6 +210,7 @@ impl Tables {
             bytes: Vec::new(),
             strings: HashMap::new(),
             stacks: HashMap::new(),
+            stacks_passed: 0,
             sites: Vec::new(),
             sparse: HashMap::new(),
             slots,
@@ -228,7 +231,7 @@ impl Tables {
         Some(Text { bytes, cut_from: p.cut.checked_sub(1) })
     }
 
-    /// The stack with this id.
+    /// The stack with this id; `None` also where stacks are not kept.
     pub fn stack(&self, id: u64) -> Option<Stack<'_>> {
         let p = self.stacks.get(&id)?;
         let frames = Reader::new(self.bytes.get(p.at..p.at + p.len as usize)?).list()?;
@@ -270,9 +273,10 @@ impl Tables {
         (addr - base < module.size).then_some(module)
     }
 
-    /// How many strings and stacks are defined.
+    /// How many strings and stacks are defined. Where stacks are not kept, one that is defined again
+    /// counts again.
     pub fn counts(&self) -> (usize, usize) {
-        (self.strings.len(), self.stacks.len())
+        (self.strings.len(), self.stacks.len() + self.stacks_passed)
     }
 
     /// Definitions of an id that was already defined.
@@ -584,6 +588,8 @@ pub struct Session {
     info: Option<Info>,
     clock: Clock,
     schemas: Schemas,
+    /// Whether stacks are counted and not kept.
+    passes_stacks: bool,
     epochs: Vec<Tables>,
     epoch_index: HashMap<u32, u32>,
     #[allow(clippy::box_collection)]
@@ -610,6 +616,7 @@ impl Session {
             info: None,
             clock: Clock::new(start, 0),
             schemas: Schemas::new(),
+            passes_stacks: false,
             epochs: Vec::new(),
             epoch_index: HashMap::new(),
             threads: BTreeMap::new(),
@@ -619,6 +626,11 @@ impl Session {
             end: None,
             totals: Totals::default(),
         }
+    }
+
+    /// The same, of a reader that needs no stacks: they are the largest of its tables.
+    pub(crate) fn without_stacks(self) -> Self {
+        Session { passes_stacks: true, ..self }
     }
 
     /// The number that all its batches have.
@@ -745,6 +757,9 @@ impl Session {
                 }
             }
             Structural::String(s) => self.tables_mut(epoch).add_string(s.id, s.text),
+            Structural::Stack(_) if self.passes_stacks => {
+                self.tables_mut(epoch).stacks_passed += 1;
+            }
             Structural::Stack(s) => {
                 let mut r = Reader::new(raw);
                 let _kind_id_flags = (r.varint(), r.varint(), r.varint());

@@ -262,3 +262,58 @@ fn a_scan_does_not_grow() {
     assert_eq!(events, 1_500_000);
     assert!(used < 1 << 19, "{used} bytes");
 }
+
+/// 600,000 stacks, as a program makes that keeps making new ones.
+#[test]
+fn a_scan_counts_stacks_and_does_not_keep_them() {
+    let _turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
+    let piece = |batch: u64| {
+        let mut t = TraceBuilder::new(1);
+        t.definitions(|d| {
+            for n in 0..5_000 {
+                d.stack(batch * 5_000 + n + 1, &[0x4000, 0x5000]);
+            }
+        });
+        t.bytes
+    };
+    let bytes: Vec<u8> = (0..120).flat_map(piece).collect();
+    let mut defined = 0;
+    let used = most(|| {
+        let mut scan = Scan::new();
+        for part in bytes.chunks(1 << 16) {
+            scan.push(part);
+            while let Some(item) = scan.next_item().unwrap() {
+                if let ScanItem::Batch(b) = item {
+                    let tables = b.tables.unwrap();
+                    defined = tables.counts().1;
+                    assert!(tables.stack(1).is_none());
+                }
+            }
+        }
+    });
+    assert_eq!(defined, 600_000);
+    assert!(used < 1 << 19, "{used} bytes");
+}
+
+#[test]
+fn a_scan_keeps_stacks_where_it_is_told_to() {
+    let mut t = TraceBuilder::new(1);
+    t.definitions(|d| ok(d.stack(1, &[0x4000, 0x5000]).stack(1, &[3]).stack(2, &[])));
+    let mut options = trace_decode::scan::Options::default();
+    options.keep_stacks = true;
+    for (mut scan, count) in [(Scan::with(options), 2), (Scan::new(), 3)] {
+        scan.push(&t.bytes);
+        scan.finish();
+        let mut met = 0;
+        while let Some(item) = scan.next_item().unwrap() {
+            if let ScanItem::Batch(b) = item {
+                let tables = b.tables.unwrap();
+                let frames = tables.stack(1).map(|s| s.frames().collect::<Vec<_>>());
+                assert_eq!(frames, (count == 2).then(|| vec![0x4000, 0x5000]));
+                assert_eq!(tables.counts(), (0, count));
+                met += 1;
+            }
+        }
+        assert_eq!(met, 1);
+    }
+}
