@@ -23,13 +23,13 @@ fn programs_read_an_object_for_each_thread() {
     let want = [
         json!({
             "session": 1, "thread": 1, "registered": true, "tid": 4242, "name": "main",
-            "creator": null, "function": "prog::main", "first_ns": 0, "last_ns": 3_000_000, "events": 5, "lost": 0,
-            "spans": 1, "batches": 1, "ended": false,
+            "creator": null, "function": "prog::main", "first_ns": 0, "last_ns": 3_000_000,
+            "events": 5, "lost": 0, "spans": 1, "batches": 1, "ended": false,
         }),
         json!({
             "session": 1, "thread": 2, "registered": true, "tid": 4243, "name": "worker",
-            "creator": 1, "function": "prog::work", "first_ns": 1_500_000, "last_ns": 3_500_000, "events": 7,
-            "lost": 0, "spans": 0, "batches": 1, "ended": true,
+            "creator": 1, "function": "prog::work", "first_ns": 1_500_000, "last_ns": 3_500_000,
+            "events": 7, "lost": 0, "spans": 0, "batches": 1, "ended": true,
         }),
     ];
     assert_eq!(json_lines(&out), want);
