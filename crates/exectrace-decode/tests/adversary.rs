@@ -6,6 +6,7 @@ use trace::encode::field::ty;
 use trace::encode::schema;
 use trace::encode::schema::Class;
 use trace::encode::wire::FLAG_LATE;
+use trace::encode::wire::Header;
 use trace_decode::ErrorKind;
 use trace_decode::validate::What;
 use trace_testkit::Body;
@@ -121,6 +122,38 @@ fn a_large_other_file_is_refused_early() {
         d.next_item().is_err()
     });
     assert_eq!(refused, Some(17));
+}
+
+/// As docs/format.md has it: no good batch, but the right magic, is damage and no other file.
+#[test]
+fn what_begins_with_the_magic_is_a_trace() {
+    let good = sealed(begin(7).next, &[9; 40]);
+    let with = |at: usize, byte: u8| {
+        let mut bytes = good.clone();
+        bytes[at] = byte;
+        bytes
+    };
+    let version_0 = sealed(Header { version: 0, ..begin(7).next }, &[]);
+    let noise = [&with(70, 0)[..], &[b'x'; 2 << 20]].concat();
+    for (bytes, word) in [
+        (with(7, 1), "length"),
+        (with(70, 0), "crc"),
+        (version_0, "version"),
+        (good[..80].to_vec(), "truncated"),
+        (good[..3].to_vec(), "truncated"),
+        (noise, "crc"),
+    ] {
+        let v = everything(&bytes, 1000);
+        assert_eq!((v.error, v.damage, v.events), (None, vec![word], 0));
+    }
+    // All of it is of a later version, as far as can be told.
+    let later = [&with(10, 2)[..], &[b'x'; 100]].concat();
+    for bytes in [&later[..], &later[..64], &later[..80]] {
+        assert_eq!(everything(bytes, 10).error, Some(ErrorKind::Version { found: 2 }));
+    }
+    // A batch of ours behind it makes it damage.
+    let v = everything(&[&later[..], &good].concat(), 10);
+    assert_eq!((v.error, v.damage), (None, vec!["crc"]));
 }
 
 #[test]
