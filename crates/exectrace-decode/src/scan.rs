@@ -22,8 +22,8 @@ use crate::tables::Tables;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Options {
-    /// Whether to keep stacks, so that [`Tables::stack`] finds them. A program with many has tens of
-    /// megabytes of them, and counts need none.
+    /// Whether to keep stacks, so that [`Tables::stack`] finds them. A program with many has tens
+    /// of megabytes of them, and counts need none.
     pub keep_stacks: bool,
 }
 

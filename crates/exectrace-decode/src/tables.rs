@@ -273,8 +273,8 @@ impl Tables {
         (addr - base < module.size).then_some(module)
     }
 
-    /// How many strings and stacks are defined. Where stacks are not kept, one that is defined again
-    /// counts again.
+    /// How many strings and stacks are defined. Where stacks are not kept, one that is defined
+    /// again counts again.
     pub fn counts(&self) -> (usize, usize) {
         (self.strings.len(), self.stacks.len() + self.stacks_passed)
     }
