@@ -296,8 +296,13 @@ impl Controller {
     }
 
     fn poll_modules(&mut self) {
-        if matches!(self.modules.poll(), modules::Change::Same) {
-            return;
+        match self.modules.poll() {
+            modules::Change::Same => return,
+            modules::Change::Added => {}
+            modules::Change::Removed => self.put_control(|w| {
+                let text = "one was unloaded: addresses from before may name what came after it";
+                schema::Note::put(w, "modules".into(), text.into())
+            }),
         }
         let mut pages = vec![std::mem::take(&mut self.definitions)];
         modules::for_each(|module| {
