@@ -337,8 +337,11 @@ class Dump:
             fault = self.fault(at)
             if fault:
                 end = self.next_batch(at + 1)
-                if at == 0 and end == len(self.data) and fault != "truncated":
-                    raise Refused("this is no trace")
+                if at == 0 and end == len(self.data):
+                    if fault == "magic":
+                        raise Refused("this is no trace")
+                    if end >= HEADER_BYTES and Header(self.data[:HEADER_BYTES]).version > VERSION:
+                        raise Refused("the trace is of a later version")
                 yield "damage offset=%d length=%d %s" % (at, end - at, fault)
                 at = end
                 continue

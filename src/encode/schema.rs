@@ -136,9 +136,9 @@ macro_rules! __events { ($($with:tt)*) => { $($with)*! {
     /// Opens a batch where the thread has a task or open spans, outermost first; `deeper` counts
     /// the open spans that are not listed.
     0x20 State since 1, phase Instant { task: TaskRef, spans: Numbers, deeper: U64 }
-    /// The innermost open span of this thread ended.
+    /// The innermost open span of this lane ended.
     0x21 SpanEnd since 1, phase End("span") { }
-    /// A span that is not the innermost ended: `depth` spans were opened before it on this thread
+    /// A span that is not the innermost ended: `depth` spans were opened before it on this lane
     /// and are still open.
     0x22 SpanEndAt since 1, phase End("span") { depth: U64 }
     /// From here on the thread works for this task; 0 for none.

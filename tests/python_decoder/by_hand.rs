@@ -12,7 +12,7 @@ struct Body {
 }
 
 impl Body {
-    /// An event begins: its kind, and for a timed one its delta.
+    /// An event begins: its kind, and fields that are numbers; a timed one ends with its delta.
     fn event(&mut self, numbers: &[u64]) -> &mut Self {
         self.events += 1;
         self.numbers(numbers)
@@ -191,13 +191,18 @@ pub fn sample() -> Trace {
     definitions(&mut trace, Head { sequence: 1, ..SESSION }, b"two");
     let events = Head { kind: 3, thread: 1, ..SESSION };
     trace.batch(events, |b| {
-        b.event(&[16, 0]).event(&[18, 3, 2, 1]).event(&[32, 1, 7]).list(&[65, 65]).numbers(&[4]);
-        b.event(&[65, 200]).event(&[64, 1 << 40]);
+        b.event(&[16, 0]).event(&[18, 2, 1, 3]).event(&[32, 7]).list(&[65, 65]).numbers(&[4, 1]);
+        b.event(&[65, 200]).event(&[64]);
         every_value(b, 1);
-        b.event(&[64, 5]);
+        b.numbers(&[1 << 40]).event(&[64]);
         every_value(b, 2);
-        b.event(&[66, 1, 300]).event(&[67, 1]).event(&[50, 6]).text(b"new");
-        b.event(&[33, 1]).event(&[34, 1, 2]).event(&[35, 1, 7]).event(&[36, 1, 7]).event(&[17, 1]);
+        b.numbers(&[5])
+            .event(&[66, 300, 1])
+            .event(&[67, 1])
+            .event(&[50])
+            .text(b"new")
+            .numbers(&[6]);
+        b.event(&[33, 1]).event(&[34, 2, 1]).event(&[35, 7, 1]).event(&[36, 7, 1]).event(&[17, 1]);
     });
     trace.batch(Head { lane: 1, ..events }, |b| {
         // A varint padded with zero groups is legal.
@@ -212,7 +217,7 @@ pub fn sample() -> Trace {
         b.string(2, b"second").string(2, b"not this one").site(65, 4, 2, &[(b"k", 9)]);
     });
     trace.batch(Head { kind: 3, thread: 1, sequence: 1, ..epoch }, |b| {
-        b.event(&[65, 9]).zigzag(-3).event(&[64, 1]).bytes(b"unreadable");
+        b.event(&[65]).zigzag(-3).numbers(&[9]).event(&[64, 1]).bytes(b"unreadable");
     });
     trace.batch(Head { kind: 4, sequence: 4, ..SESSION }, |b| {
         b.event(&[8, 1, 1200]).text(b"renamed").event(&[9, 1000, 1, 2, 3, 4]);
