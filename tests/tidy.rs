@@ -412,12 +412,63 @@ fn documents_point_at_files_that_are_there() {
             let one = !place.contains(['*', '{', ' ', '<', '\n', 'N']);
             if one && starts.iter().any(|s| place.starts_with(s)) {
                 seen += 1;
-                if !root().join(place).exists() {
+                // Tests are named with their file.
+                if !root().join(place.split("::").next().unwrap()).exists() {
                     breaches.push(format!("{path}: {place} is not there"));
                 }
             }
         }
     }
+    report(seen, &breaches);
+}
+
+/// Where a file has a test of this name.
+fn has_test(source: &str, name: &str) -> bool {
+    let lines: Vec<&str> = source.lines().map(str::trim_start).collect();
+    let begins = |l: &&str| l.starts_with(&format!("fn {name}("));
+    let Some(at) = lines.iter().position(begins) else { return false };
+    let attributes = lines[..at].iter().rev().take_while(|l| l.starts_with("#["));
+    attributes.into_iter().any(|l| *l == "#[test]")
+}
+
+/// What is wrong with the tables of faults. Adds to `seen` the tests that they name.
+fn fault_breaches(
+    text: &str,
+    source: impl Fn(&str) -> Option<String>,
+    seen: &mut usize,
+) -> Vec<String> {
+    let mut breaches = Vec::new();
+    let mut numbers = BTreeSet::new();
+    for row in text.lines().filter(|l| l.starts_with("| F")) {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [number, _, _, shown] = cells[..] else {
+            breaches.push(format!("not four columns: {row}"));
+            continue;
+        };
+        if !numbers.insert(number) {
+            breaches.push(format!("{number} stands there twice"));
+        }
+        let tests = shown.split('`').skip(1).step_by(2).filter_map(|t| t.split_once("::"));
+        let mut named = 0;
+        for (file, name) in tests {
+            (named, *seen) = (named + 1, *seen + 1);
+            if !source(file).is_some_and(|s| has_test(&s, name)) {
+                breaches.push(format!("{number}: {file} has no test {name}"));
+            }
+        }
+        if named == 0 && !shown.starts_with("Cannot arise: ") {
+            breaches.push(format!("{number}: neither a test nor why it cannot arise"));
+        }
+    }
+    breaches
+}
+
+#[test]
+fn faults_name_tests_that_are_there() {
+    let text = fs::read_to_string(root().join("docs/reliability.md")).unwrap();
+    let mut seen = 0;
+    let source = |file: &str| fs::read_to_string(root().join(file)).ok();
+    let breaches = fault_breaches(&text, source, &mut seen);
     report(seen, &breaches);
 }
 
@@ -452,6 +503,13 @@ fn the_rules_find_what_they_look_for() {
     let long = format!("//! x\n    pub fn f(\n{}    ) {{\n    }}\n", "        a: u8,\n".repeat(69));
     assert_eq!(form(&long), 1);
     assert_eq!(form_breaches("src/helpers.rs", "//! x\n").len(), 1);
+
+    let source = |file: &str| (file == "a.rs").then(|| "#[test]\nfn f() {}\nfn g() {}".to_owned());
+    let faults = |rows: &str| fault_breaches(rows, source, &mut 0).len();
+    assert_eq!(faults("| F1 | x | y | `a.rs::f` |\n| F2 | x | y | Cannot arise: z |"), 0);
+    assert_eq!(faults("| F1 | x | y | `a.rs::g` |\n| F2 | x | y | `b.rs::f` |"), 2);
+    assert_eq!(faults("| F1 | x | y | `a.rs::f` |\n| F1 | x | y | `a.rs::f` |"), 1);
+    assert_eq!(faults("| F1 | x | y | by luck |\n| F2 | x | `a.rs::f` |"), 2);
 
     let words =
         ruled_out("| word | is | not |\n|---|---|---|\n| batch | events | `chunk`, page |\n");
