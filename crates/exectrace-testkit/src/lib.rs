@@ -6,6 +6,7 @@
 
 pub mod build;
 pub mod expect;
+pub mod hostile;
 pub mod sample;
 
 pub use crate::build::Body;
