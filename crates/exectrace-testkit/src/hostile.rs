@@ -2,8 +2,8 @@
 //! may have been given, and what a forged trace may hold.
 //!
 //! 1. No two are equal, and they are the same in every run.
-//! 2. What may stand in an output ([`unsafe_char`]) is stated from Unicode's own lists, not from the
-//!    decoder's table of escapes.
+//! 2. What may stand in an output ([`unsafe_char`]) is stated from Unicode's own lists, not from
+//!    the decoder's table of escapes.
 
 use std::collections::BTreeSet;
 
@@ -41,13 +41,13 @@ pub fn strings() -> Vec<Vec<u8>> {
     all
 }
 
-/// Those of [`strings`] that are UTF-8, as a program can give them to an interface that takes `str`.
+/// Those of [`strings`] that are UTF-8: a program can give them to an interface that takes `str`.
 pub fn texts() -> Vec<String> {
     strings().into_iter().filter_map(|s| String::from_utf8(s).ok()).collect()
 }
 
-/// Each control character between two letters: of the first set and DEL as a byte, of the second set
-/// as a character and as the byte that a terminal of eight bits takes for it.
+/// Each control character between two letters: of the first set and DEL as a byte, of the second
+/// set as a character and as the byte that a terminal of eight bits takes for it.
 fn controls() -> Vec<Vec<u8>> {
     let mut all = Vec::new();
     for byte in (0..0x20).chain([0x7f]).chain(0x80..=0x9f) {
