@@ -27,6 +27,7 @@ use object::read::elf::Sym;
 use object::read::elf::SymbolTable;
 
 use crate::module::Missing;
+use crate::module::Names;
 use crate::symbols::Symbol;
 use crate::symbols::Symbols;
 
@@ -51,6 +52,7 @@ struct Head {
     debuglink: Option<(Vec<u8>, u32)>,
     little_endian: bool,
     symbols: Vec<Symbol>,
+    symbol_names: Names,
     names: Option<CompressedFileRange>,
     sections: Vec<(String, CompressedFileRange)>,
 }
@@ -114,6 +116,11 @@ impl ElfReader {
                 n => hash.update(&buffer[..n]),
             }
         }
+    }
+
+    /// Which of its tables has its functions.
+    pub fn symbol_names(&self) -> Names {
+        self.head.symbol_names
     }
 
     /// Its functions.
@@ -191,10 +198,15 @@ fn read_class<E: FileHeader<Endian = Endianness>>(cache: &ReadCache<File>) -> ob
         }
     }
     let mut symbols = Vec::new();
+    let mut symbol_names = Names::SymbolTable;
     let mut names = None;
-    for table in [elf.elf_symbol_table(), elf.elf_dynamic_symbol_table()] {
+    for (what, table) in [
+        (Names::SymbolTable, elf.elf_symbol_table()),
+        (Names::DynamicSymbols, elf.elf_dynamic_symbol_table()),
+    ] {
         if symbols.is_empty() {
             symbols = functions(&elf, table);
+            symbol_names = what;
             names = elf
                 .section_by_index(table.string_section())
                 .and_then(|s| s.compressed_file_range())
@@ -206,6 +218,7 @@ fn read_class<E: FileHeader<Endian = Endianness>>(cache: &ReadCache<File>) -> ob
         debuglink: elf.gnu_debuglink()?.map(|(name, crc)| (name.to_vec(), crc)),
         little_endian: elf.is_little_endian(),
         symbols,
+        symbol_names,
         names,
         sections,
     })

@@ -41,6 +41,8 @@ pub use demangle::demangle;
 pub use module::Missing;
 pub use module::Module;
 pub use module::ModuleId;
+pub use module::Names;
+pub use module::Report;
 pub use module::Source;
 pub use module::Space;
 pub use module::Status;

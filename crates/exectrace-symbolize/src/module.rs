@@ -40,11 +40,42 @@ pub enum Status {
     Missing(Missing),
 }
 
+/// What is known of a module so far.
+#[derive(Clone, Debug)]
+pub struct Report<'a> {
+    /// Its number.
+    pub id: ModuleId,
+    /// What was told of it.
+    pub module: &'a Module,
+    /// Whether its addresses can be resolved; `None` as long as nobody asked for one of them, since
+    /// its file was not opened then.
+    pub status: Option<&'a Status>,
+    /// Addresses of it that were asked for. One that was asked for again counts once, unless so
+    /// many were asked for in between that it was forgotten.
+    pub asked: u64,
+    /// How many of these have the name of a function.
+    pub resolved: u64,
+}
+
+/// What names were made from, the best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Names {
+    /// Debug information: functions, those inlined too, files and lines.
+    DebugInformation,
+    /// The symbol table: functions, but for those inlined.
+    SymbolTable,
+    /// The symbols for the dynamic linker: exported functions only.
+    DynamicSymbols,
+}
+
 /// Where the names of a module come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
     /// The file that was read.
     pub file: PathBuf,
+    /// The best that it has.
+    pub names: Names,
     /// Whether it has files and lines.
     pub lines: bool,
     /// Why less was read than stands in the file, where that is so.

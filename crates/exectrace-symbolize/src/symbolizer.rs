@@ -17,6 +17,8 @@ use crate::elf::ElfReader;
 use crate::module::Missing;
 use crate::module::Module;
 use crate::module::ModuleId;
+use crate::module::Names;
+use crate::module::Report;
 use crate::module::Source;
 use crate::module::Space;
 use crate::module::Status;
@@ -65,6 +67,8 @@ type Identity = (PathBuf, Option<Vec<u8>>, u64, u64);
 struct Entry {
     module: Module,
     image: Option<Rc<Image>>,
+    asked: u64,
+    resolved: u64,
 }
 
 /// Resolves addresses. Files are opened when an address of theirs is first asked for.
@@ -111,7 +115,7 @@ impl Symbolizer {
         }
         let id = ModuleId(self.modules.len() as u32);
         self.by_base.insert((space, module.base), id);
-        self.modules.push(Entry { module, image: None });
+        self.modules.push(Entry { module, image: None, asked: 0, resolved: 0 });
         self.cache.retain(|(s, _), _| *s != space);
         id
     }
@@ -121,9 +125,16 @@ impl Symbolizer {
         self.modules.get(id.0 as usize).map(|e| &e.module)
     }
 
-    /// Every module, in the order in which they were added.
-    pub fn modules(&self) -> impl Iterator<Item = (ModuleId, &Module)> {
-        self.modules.iter().enumerate().map(|(i, e)| (ModuleId(i as u32), &e.module))
+    /// Every module, in the order in which they were added: where its names come from or why it
+    /// has none, and how many addresses were asked for. Opens no file.
+    pub fn modules(&self) -> impl Iterator<Item = Report<'_>> {
+        self.modules.iter().enumerate().map(|(i, e)| Report {
+            id: ModuleId(i as u32),
+            module: &e.module,
+            status: e.image.as_ref().map(|image| &image.status),
+            asked: e.asked,
+            resolved: e.resolved,
+        })
     }
 
     /// Whether a module's addresses can be resolved. Reads its file.
@@ -164,6 +175,9 @@ impl Symbolizer {
         let bias = self.modules[id.0 as usize].module.bias;
         let Some(image) = self.image(id) else { return Resolved::default() };
         let frames = self.frames(&image, address.wrapping_sub(bias));
+        let entry = &mut self.modules[id.0 as usize];
+        entry.asked += 1;
+        entry.resolved += u64::from(frames.iter().any(|f| f.function.is_some()));
         Resolved { module: Some(id), frames }
     }
 
@@ -288,7 +302,8 @@ fn load(dirs: &[PathBuf], module: &Module) -> Image {
         let useful = image.dwarf.is_some() || !image.symbols.is_empty();
         if useful && matches!(image.status, Status::Missing(_)) {
             let (file, lines) = (elf.path().to_owned(), image.dwarf.is_some());
-            image.status = Status::Found(Source { file, lines, partial });
+            let names = if lines { Names::DebugInformation } else { elf.symbol_names() };
+            image.status = Status::Found(Source { file, names, lines, partial });
         }
     }
     if let (Status::Missing(_), Some(why)) = (&image.status, why) {

@@ -15,6 +15,7 @@ use object::ObjectSection;
 use object::ObjectSymbol;
 use trace_symbolize::Missing;
 use trace_symbolize::Module;
+use trace_symbolize::Names;
 use trace_symbolize::Source;
 use trace_symbolize::Space;
 use trace_symbolize::Status;
@@ -204,7 +205,12 @@ fn compare(path: &Path, names: impl Fn(&Frames, &Frames)) -> Option<usize> {
     let theirs = theirs(path, &addresses)?;
     let mut symbolizer = Symbolizer::new();
     let id = symbolizer.add_module(Space::default(), module_of(path));
-    let source = Source { file: path.to_owned(), lines: true, partial: None };
+    let source = Source {
+        file: path.to_owned(),
+        names: Names::DebugInformation,
+        lines: true,
+        partial: None,
+    };
     assert_eq!(symbolizer.status(id), Status::Found(source));
     let data = fs::read(path).unwrap();
     let elf = object::File::parse(&*data).unwrap();
@@ -337,8 +343,41 @@ fn the_symbol_table_answers_without_debug_information() {
     for at in [address, address + size - 1] {
         let (status, frames) = functions(module_of(&program), at, Vec::new());
         assert!(!source(&status).lines);
+        assert_eq!(source(&status).names, Names::SymbolTable);
         assert_eq!(frames, [(name.clone(), None, None)]);
     }
+}
+
+#[test]
+fn a_stripped_library_has_the_names_it_exports_and_no_others() {
+    let dir = Dir::new("dynsym");
+    let text = "int exported(int n) { return n + 1; }\n\
+                  static __attribute__((noinline)) int hidden(int n) { return n * n; }\n\
+                  int other(int n) { return hidden(n) + hidden(n + 1); }\n";
+    dir.write("lib.c", text);
+    let args = ["-O1", "-g", "-shared", "-fPIC", "-Wl,--build-id", "-o", "lib.so", "lib.c"];
+    if !run("cc", &args, &dir.0) || !run("strip", &["-o", "bare.so", "lib.so"], &dir.0) {
+        return;
+    }
+    let (whole, bare) = (dir.0.join("lib.so"), dir.0.join("bare.so"));
+    let (exported, size) = symbol(&whole, "exported");
+    let (hidden, _) = symbol(&whole, "hidden");
+    let mut symbolizer = Symbolizer::new();
+    let id = symbolizer.add_module(Space::default(), module_of(&bare));
+    let report = |s: &Symbolizer| {
+        let r = s.modules().next().unwrap();
+        (r.id, r.status.cloned(), r.asked, r.resolved)
+    };
+    assert_eq!(report(&symbolizer), (id, None, 0, 0));
+    let name = Some("exported".to_owned());
+    assert_eq!(ours(&mut symbolizer, exported), [(name.clone(), None, None)]);
+    assert_eq!(ours(&mut symbolizer, exported + size - 1), [(name.clone(), None, None)]);
+    assert_eq!(ours(&mut symbolizer, exported), [(name, None, None)]);
+    assert_eq!(ours(&mut symbolizer, hidden), [], "the neighbour has another name");
+    let (id_now, status, asked, resolved) = report(&symbolizer);
+    let source = status.as_ref().map(source).unwrap();
+    assert_eq!((source.names, source.lines), (Names::DynamicSymbols, false));
+    assert_eq!((id_now, asked, resolved), (id, 3, 2));
 }
 
 #[test]
