@@ -403,9 +403,16 @@ fn nested_write(l: &Local, m: &Mapping, r: &Record, e: &dyn Emission) -> Result<
 #[inline(never)]
 fn inside(l: &Local, e: &dyn Emission, sp: u64) -> Outcome {
     let fp = sys::fp();
-    let mut waited = None;
+    let (mut at_gate, mut for_buffer) = (None, None);
     loop {
-        match attempt(l, e, fp, sp) {
+        let step = match attempt(l, e, fp, sp) {
+            Step::AwaitGate(word) if l.gave_up.get() == word || waits(l, sp) => {
+                Step::Lose(Cause::InPause)
+            }
+            Step::AwaitBuffer if waits(l, sp) => Step::Lose(Cause::PoolEmpty),
+            step => step,
+        };
+        match step {
             Step::Done(outcome) => {
                 gate::leave(l.busy());
                 return outcome;
@@ -418,14 +425,17 @@ fn inside(l: &Local, e: &dyn Emission, sp: u64) -> Outcome {
             // emit#3: whoever waits has left the section before.
             Step::AwaitGate(word) => {
                 gate::leave(l.busy());
-                sys::futex::wait(l.gate(), word, Some(Duration::from_millis(100)));
+                let deadline = *at_gate.get_or_insert_with(|| deadline_in(GATE_WAIT_NS));
+                if !waiting(l, sp, || await_gate(l, word, deadline)) {
+                    l.gave_up.set(word);
+                    return lost_waiting(l, e, sp, Cause::InPause);
+                }
             }
             Step::AwaitBuffer => {
                 gate::leave(l.busy());
-                let deadline =
-                    *waited.get_or_insert_with(|| sys::mono_ns().saturating_add(wait_ns()));
-                if !await_buffer(deadline) {
-                    return lost_waiting(l, e, sp);
+                let deadline = *for_buffer.get_or_insert_with(|| deadline_in(wait_ns()));
+                if !waiting(l, sp, || await_buffer(deadline)) {
+                    return lost_waiting(l, e, sp, Cause::WaitTimeout);
                 }
             }
         }
@@ -435,6 +445,24 @@ fn inside(l: &Local, e: &dyn Emission, sp: u64) -> Outcome {
         // The gate is looked at again by `attempt`.
         gate::enter(l.busy(), l.gate(), local::NEVER, sp);
     }
+}
+
+/// Runs what waits, and lets a handler see meanwhile that its thread does.
+fn waiting(l: &Local, sp: u64, wait: impl FnOnce() -> bool) -> bool {
+    let outer = l.waits.replace(sp as usize);
+    let done = wait();
+    l.waits.set(outer);
+    done
+}
+
+/// Whether the thread waits already: then this event is a handler's that interrupted it, and does
+/// not wait in its turn. A wait that was left by longjmp is over.
+fn waits(l: &Local, sp: u64) -> bool {
+    let outer = l.waits.get();
+    if outer != 0 && was_abandoned(l, outer, sp as usize) {
+        l.waits.set(0);
+    }
+    l.waits.get() != 0
 }
 
 /// Counts a loss, inside the section. What the event ended has ended all the same: the thread's
@@ -715,6 +743,23 @@ fn is_slow() -> bool {
     FENCE_MODE.load(Relaxed) != 0 || !Clock::get().is_counter()
 }
 
+/// Longest wait of a thread at a paused gate, its further events included. A pause lasts microseconds; it is longer only where the thread
+/// that pauses stands still, under a debugger or for want of a CPU.
+const GATE_WAIT_NS: u64 = 1_000_000_000;
+
+fn deadline_in(ns: u64) -> u64 {
+    sys::mono_ns().saturating_add(ns)
+}
+
+/// Waits while the gate shows `word`; false at the deadline. The thread is outside the section.
+fn await_gate(l: &Local, word: u32, deadline: u64) -> bool {
+    let now = sys::mono_ns();
+    if now < deadline {
+        sys::futex::wait(l.gate(), word, Some(Duration::from_nanos(deadline - now)));
+    }
+    now < deadline
+}
+
 /// Waits until a buffer may be free; false at the deadline. The thread is outside the section.
 fn await_buffer(deadline: u64) -> bool {
     let Some(m) = registry::mapping() else { return false };
@@ -737,12 +782,12 @@ fn await_buffer(deadline: u64) -> bool {
 
 /// Counts an event that waited in vain.
 #[cold]
-fn lost_waiting(l: &Local, e: &dyn Emission, sp: u64) -> Outcome {
+fn lost_waiting(l: &Local, e: &dyn Emission, sp: u64, cause: Cause) -> Outcome {
     // The counters are read for the last time when the gate is shut and the owner was seen outside.
     gate::enter(l.busy(), l.gate(), local::NEVER, sp);
     let outcome = match gate::state(look(l)) {
         gate::State::Off => Outcome::Off,
-        _ => count_loss(l, e, Cause::WaitTimeout),
+        _ => count_loss(l, e, cause),
     };
     gate::leave(l.busy());
     outcome

@@ -280,7 +280,7 @@ pub enum Cause {
     Nested = 3,
     /// The event was left by a `longjmp` before it was complete.
     Abandoned = 4,
-    /// Emitted by the thread that was pausing the others.
+    /// Emitted in a pause, by an event that may not wait for its end or has waited for a second.
     InPause = 5,
     /// The thread could not be registered.
     Unregistered = 6,

@@ -93,6 +93,10 @@ pub struct Local {
     pub stack_id: Cell<u32>,
     /// Ordinal of the session that the thread reads: in that one it never waits for a buffer.
     pub reads: Cell<u32>,
+    /// The stack pointer of an event that waits, for a buffer or at a paused gate; 0 none.
+    pub waits: Cell<usize>,
+    /// The paused gate at which the thread has waited in vain; it does not wait there again.
+    pub gave_up: Cell<u32>,
 }
 
 impl Local {
@@ -122,6 +126,8 @@ impl Local {
             stack_shape: Cell::new(0),
             stack_id: Cell::new(0),
             reads: Cell::new(0),
+            waits: Cell::new(0),
+            gave_up: Cell::new(0),
         }
     }
 

@@ -149,7 +149,8 @@ impl Config {
         self
     }
 
-    /// How long [`stop`](crate::stop) waits for the writer and for threads inside the recorder.
+    /// How long [`stop`](crate::stop) waits (10 s unless set): at most half of it for threads that
+    /// stand inside an event, under a debugger for instance, and then for the writer.
     pub fn stop_timeout(mut self, at_most: Duration) -> Config {
         self.stop_timeout = at_most;
         self

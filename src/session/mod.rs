@@ -363,9 +363,11 @@ pub fn is_enabled() -> bool {
 /// # Errors
 ///
 /// [`StopError::NotStarted`] when nothing runs or another thread is stopping it;
-/// [`StopError::Write`] with the writer's first error; [`StopError::Timeout`] when writer or
-/// threads did not let go before the deadline of [`Config::stop_timeout`]. Recording is off in all
-/// of these.
+/// [`StopError::Write`] with the writer's first error; [`StopError::Timeout`] when the writer had
+/// not let go before the deadline of [`Config::stop_timeout`]. Recording is off in all of these.
+///
+/// Threads that stand inside an event for half of that time are no error: what they have published
+/// is in the trace, and [`Summary::stuck_threads`] counts them.
 pub fn stop() -> Result<Summary, StopError> {
     stop_within(None, schema::END_STOP)
 }
@@ -389,10 +391,12 @@ fn stop_within(at_most: Option<Duration>, reason: u64) -> Result<Summary, StopEr
             set_state(IDLE);
             return Err(StopError::NotStarted);
         };
-        // One deadline for both: threads inside an event, and the writer.
+        // Threads inside an event have half of the time, so that one that never leaves it keeps
+        // none from the writer.
         let timeout = nanos(at_most.unwrap_or(s.stop_timeout));
-        let deadline = sys::mono_ns().saturating_add(timeout);
-        s.seal(deadline, reason);
+        let now = sys::mono_ns();
+        let deadline = now.saturating_add(timeout);
+        s.seal(now.saturating_add(timeout / 2), reason);
         (s.writes, deadline, s.summary())
     };
     m.ring();

@@ -1,0 +1,196 @@
+//! Threads that stand still inside an event, as under a debugger, while sessions stop and start
+//! around them; and emitters while the thread that stops stands still.
+
+mod signals_support;
+mod support;
+
+use std::ffi::c_int;
+use std::os::unix::thread::JoinHandleExt as _;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread::JoinHandle;
+use std::time::Duration;
+use std::time::Instant;
+
+use signals_support::Timer;
+use signals_support::handle;
+use signals_support::mine;
+use signals_support::tally;
+use support::Attempted;
+use support::Capture;
+use trace::Config;
+use trace::Outcome;
+use trace::Overflow;
+use trace::encode::schema::Cause;
+use trace::registry::gate;
+
+/// Runs `body` in a process of its own, for at most `seconds`.
+fn alone(test: &'static str, seconds: u64, body: impl FnOnce()) {
+    if support::scenario().is_none() {
+        support::in_child(test, "alone");
+        return;
+    }
+    let _watchdog = support::watch(test, seconds);
+    body();
+}
+
+const ARMED: u32 = 1;
+const HELD: u32 = 2;
+const RELEASED: u32 = 3;
+static HOLD: AtomicU32 = AtomicU32::new(0);
+static END: AtomicBool = AtomicBool::new(false);
+
+/// Where it has interrupted an event: stands still until it is released.
+extern "C" fn holds(_signal: c_int) {
+    let Some(t) = mine() else { return };
+    if HOLD.load(Relaxed) != ARMED || t.probe(1 << 32) != Outcome::Nested {
+        return;
+    }
+    HOLD.store(HELD, Relaxed);
+    while HOLD.load(Relaxed) == HELD {
+        std::hint::spin_loop();
+        // SAFETY: gives the CPU away, no more.
+        unsafe { libc::sched_yield() };
+    }
+}
+
+/// A thread that is held inside one of its events, and emits on when it is released.
+fn held() -> JoinHandle<()> {
+    HOLD.store(ARMED, Relaxed);
+    let thread = std::thread::spawn(|| {
+        let t = tally();
+        let timer = Timer::every(libc::SIGPROF, Duration::from_micros(100));
+        let mut n = 0;
+        while HOLD.load(Relaxed) != RELEASED {
+            n += 1;
+            t.probe(n);
+        }
+        drop(timer);
+        while !END.load(Relaxed) {
+            n += 1;
+            if t.probe(n) == Outcome::Off || n % 32 == 0 {
+                std::thread::yield_now();
+            }
+        }
+    });
+    while HOLD.load(Relaxed) != HELD {
+        std::thread::yield_now();
+    }
+    thread
+}
+
+/// `stop` ends with what the thread has published, and says that it stands there; when it is out it
+/// records again.
+#[test]
+fn a_thread_stands_still_inside_an_event() {
+    alone("a_thread_stands_still_inside_an_event", 60, || {
+        handle(libc::SIGPROF, 0, holds);
+        let config = Config::new().stop_timeout(Duration::from_millis(400));
+        let capture = Capture::default();
+        config.clone().start(capture.clone()).unwrap();
+        let thread = held();
+        let summary = trace::stop().unwrap();
+        assert_eq!((summary.stuck_threads, summary.undelivered), (1, 0));
+        let first = capture.take();
+        support::assert_valid(&first);
+        assert_eq!(support::contents(&first).cause(Cause::StopTimeout), 1);
+        let c = support::contents(&first);
+        let there: u64 = c.threads.values().map(|t| t.probes).sum();
+        assert!(there > 0, "what it had published");
+
+        HOLD.store(RELEASED, Relaxed);
+        let m = trace::registry::mapping().unwrap();
+        while !trace::registry::live(m).all(|(_, r)| r.is_out()) {
+            std::thread::yield_now();
+        }
+        config.start(capture.clone()).unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+        END.store(true, Relaxed);
+        thread.join().unwrap();
+        let summary = trace::stop().unwrap();
+        assert_eq!((summary.stuck_threads, summary.lost), (0, 0));
+        let last = capture.take();
+        support::assert_valid(&last);
+        let c = support::contents(&last);
+        let later: u64 = c.threads.values().map(|t| t.probes).sum();
+        assert!(later > 100, "it goes on recording");
+    });
+}
+
+/// The thread that stops stands still in the middle of its pause: emitters wait for a second, then
+/// their events are counted, and they go on.
+#[test]
+fn the_gate_stays_paused() {
+    alone("the_gate_stays_paused", 60, || {
+        let capture = Capture::default();
+        Config::new().generation(Duration::from_secs(3600)).start(capture.clone()).unwrap();
+        let mut a = Attempted::default();
+        assert_eq!(a.probe(1), Outcome::Recorded);
+        let gate = &trace::registry::mapping().unwrap().front().gate.0;
+        let word = gate.load(Relaxed);
+        gate::turn(gate, word | gate::PAUSED);
+        let began = Instant::now();
+        assert_eq!(a.probe(2), Outcome::Lost(Cause::InPause));
+        assert!(began.elapsed() >= Duration::from_millis(900), "a pause is waited for");
+        for n in 3..1003 {
+            assert_eq!(a.probe(n), Outcome::Lost(Cause::InPause), "not a second time");
+        }
+        gate::turn(gate, word);
+        assert_eq!(a.probe(3), Outcome::Recorded);
+        let summary = trace::stop().unwrap();
+        assert_eq!(summary.lost, 1001);
+        let bytes = capture.take();
+        support::assert_valid(&bytes);
+        support::assert_exact(&bytes, &[(support::tid(), a)].into());
+    });
+}
+
+/// What became of a handler's event: 0 not known yet, 1 not recorded for want of a buffer, 2 other.
+static BECAME: AtomicU32 = AtomicU32::new(0);
+
+extern "C" fn emits_once(_signal: c_int) {
+    let Some(t) = mine() else { return };
+    let lost = t.probe(1 << 32) == Outcome::Lost(Cause::PoolEmpty);
+    BECAME.store(if lost { 1 } else { 2 }, Relaxed);
+}
+
+/// A thread that waits for a buffer is interrupted by a handler that emits: what may stand inside
+/// the allocator does not wait in its turn.
+#[test]
+fn a_handler_interrupts_a_wait_and_does_not_wait() {
+    alone("a_handler_interrupts_a_wait_and_does_not_wait", 60, || {
+        handle(libc::SIGUSR1, 0, emits_once);
+        let hour = Duration::from_secs(3600);
+        let config = Config::new().memory_bytes(2 << 20).generation(hour);
+        config.overflow(Overflow::Wait { at_most: hour }).start_reading().unwrap();
+        // More than the buffers hold.
+        let thread = std::thread::spawn(|| {
+            let t = tally();
+            for n in 0..1 << 20 {
+                t.probe(n);
+            }
+        });
+        let waiting = &trace::registry::mapping().unwrap().front().waiting;
+        for _ in 0..3 {
+            while waiting.load(Relaxed) == 0 {
+                std::thread::yield_now();
+            }
+            BECAME.store(0, Relaxed);
+            // SAFETY: the thread is there: it is joined below.
+            unsafe { libc::pthread_kill(thread.as_pthread_t(), libc::SIGUSR1) };
+            while BECAME.load(Relaxed) == 0 {
+                std::thread::yield_now();
+            }
+            assert_eq!(BECAME.load(Relaxed), 1);
+        }
+        let mut bytes = Vec::new();
+        while !thread.is_finished() {
+            bytes.extend_from_slice(&trace::read_trace().unwrap().unwrap());
+        }
+        thread.join().unwrap();
+        trace::stop().unwrap();
+        bytes.extend(support::read_all());
+        signals_support::assert_exact(&[bytes], 0);
+    });
+}
