@@ -743,8 +743,9 @@ fn is_slow() -> bool {
     FENCE_MODE.load(Relaxed) != 0 || !Clock::get().is_counter()
 }
 
-/// Longest wait of a thread at a paused gate, its further events included. A pause lasts microseconds; it is longer only where the thread
-/// that pauses stands still, under a debugger or for want of a CPU.
+/// Longest wait of a thread at a paused gate, its further events included. A pause lasts
+/// microseconds; it is longer only where the thread that pauses stands still, under a debugger or
+/// for want of a CPU.
 const GATE_WAIT_NS: u64 = 1_000_000_000;
 
 fn deadline_in(ns: u64) -> u64 {
