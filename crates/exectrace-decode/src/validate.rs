@@ -100,9 +100,40 @@ struct Spans {
 #[derive(Debug, Default)]
 struct LaneAccount {
     next_sequence: u64,
-    missing: BTreeSet<u32>,
+    missing: Missing,
     last_ticks: u64,
     spans: Spans,
+}
+
+/// Numbers of batches that did not come, as ranges: a batch of 64 bytes may claim that four billion
+/// are missing before it, and adds one range at most.
+#[derive(Debug, Default)]
+struct Missing {
+    /// First and last of each range.
+    ranges: BTreeMap<u32, u32>,
+}
+
+impl Missing {
+    /// Those from `first` to before `next`.
+    fn add(&mut self, first: u64, next: u32) {
+        if let Ok(first) = u32::try_from(first) {
+            self.ranges.insert(first, next.saturating_sub(1));
+        }
+    }
+
+    /// Takes one out; whether it was in.
+    fn remove(&mut self, number: u32) -> bool {
+        let before = self.ranges.range(..=number).next_back();
+        let Some((&first, &last)) = before.filter(|r| number <= *r.1) else { return false };
+        self.ranges.remove(&first);
+        if first < number {
+            self.ranges.insert(first, number - 1);
+        }
+        if number < last {
+            self.ranges.insert(number + 1, last);
+        }
+        true
+    }
 }
 
 /// What is wrong with a thread's spans, unless it has lost events.
@@ -233,9 +264,12 @@ impl Validate {
         let Some(session) = self.session.take() else { return };
         let (a, p) = (&self.accounts, &mut self.problems);
         for (&(thread, lane), l) in &a.lanes {
-            for sequence in &l.missing {
-                p.add(session.offset(), What::Sequence, || {
-                    format!("batch {sequence} of thread {thread}, lane {lane} is missing")
+            for (first, last) in &l.missing.ranges {
+                p.add(session.offset(), What::Sequence, || match first == last {
+                    true => format!("batch {first} of thread {thread}, lane {lane} is missing"),
+                    false => format!(
+                        "batches {first} to {last} of thread {thread}, lane {lane} are missing"
+                    ),
                 });
             }
         }
@@ -313,23 +347,14 @@ impl Look<'_> {
         let account = self.accounts.lanes.entry((thread, lane)).or_default();
         account.spans.known |= lane != LANE_MAIN && sequence == 0;
         let (next, late) = (account.next_sequence, h.flags & FLAG_LATE != 0);
-        // A gap as large as an input may claim is one problem, not a list of four billion.
-        let near = u64::from(sequence).saturating_sub(next) < 4096 && account.missing.len() < 4096;
         match u64::from(sequence) {
             s if s == next => account.next_sequence += 1,
             s if s > next => {
-                if near {
-                    account.missing.extend(next as u32..sequence);
-                }
+                account.missing.add(next, sequence);
                 account.next_sequence = s + 1;
-                if !near {
-                    self.problem(What::Sequence, || {
-                        format!("thread {thread}, lane {lane} goes from batch {next} to {s}")
-                    });
-                }
             }
             _ => {
-                let was_missing = account.missing.remove(&sequence);
+                let was_missing = account.missing.remove(sequence);
                 if !was_missing || !(late || thread == 0) {
                     self.problem(What::Sequence, || {
                         format!(

@@ -12,14 +12,17 @@ use trace::encode::field::ty;
 use trace::encode::schema;
 use trace::encode::schema::Class;
 use trace::encode::wire::BATCH_BYTES_MAX;
+use trace::encode::wire::Header;
 use trace_decode::Decoder;
 use trace_decode::Item;
 use trace_decode::Scan;
 use trace_decode::ScanItem;
 use trace_decode::Validate;
+use trace_decode::raw::Dump;
 use trace_testkit::Body;
 use trace_testkit::Field;
 use trace_testkit::TraceBuilder;
+use trace_testkit::sealed;
 
 /// Counts what is allocated now, and the most that ever was.
 struct Counting;
@@ -96,10 +99,52 @@ fn validate(bytes: &[u8]) -> u64 {
     v.events() + 1
 }
 
+fn scan(bytes: &[u8]) -> u64 {
+    let mut options = trace_decode::scan::Options::default();
+    options.keep_stacks = true;
+    let (mut scan, mut items) = (Scan::with(options), 0);
+    for piece in bytes.chunks(1 << 16).map(Some).chain([None]) {
+        match piece {
+            Some(piece) => scan.push(piece),
+            None => scan.finish(),
+        }
+        while scan.next_item().expect("it is a trace").is_some() {
+            items += 1;
+        }
+    }
+    items
+}
+
+fn dump(bytes: &[u8]) -> u64 {
+    let (mut dump, mut lines) = (Dump::new(), 0);
+    for piece in bytes.chunks(1 << 16).map(Some).chain([None]) {
+        match piece {
+            Some(piece) => dump.push(piece),
+            None => dump.finish(),
+        }
+        while dump.next_line().expect("it is a trace").is_some() {
+            lines += 1;
+        }
+    }
+    lines
+}
+
+/// A reader, and how it is called.
+type Reading = (&'static str, fn(&[u8]) -> u64);
+
+const READERS: [Reading; 4] =
+    [("decode", decode), ("validate", validate), ("scan", scan), ("dump", dump)];
+
 #[track_caller]
 fn law(bytes: &[u8]) {
-    let bound = 64 * bytes.len() + (1 << 20);
-    for (name, read) in [("decode", decode as fn(&[u8]) -> u64), ("validate", validate)] {
+    law_with(bytes, 1 << 20);
+}
+
+/// The law, with another number of bytes that are free.
+#[track_caller]
+fn law_with(bytes: &[u8], free: usize) {
+    let bound = 64 * bytes.len() + free;
+    for (name, read) in READERS {
         let mut items = 0;
         let used = most(|| items = read(bytes));
         assert!(items > 0);
@@ -167,6 +212,115 @@ fn many_small_batches() {
     for session in 1..300 {
         t.next.session = session;
         t.session(0, 0);
+    }
+    law(&t.bytes);
+}
+
+/// Values that claim to be large where a few bytes stand: none is believed. The free bytes are far
+/// below the smallest of these claims, so that no reader makes room for one.
+#[test]
+fn declared_sizes() {
+    let _turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
+    let varint = |mut v: u64| {
+        let mut out = Vec::new();
+        while v >= 0x80 {
+            out.push(v as u8 | 0x80);
+            v >>= 7;
+        }
+        out.push(v as u8);
+        out
+    };
+    let mut checked = 0;
+    for claim in [1 << 20, 1 << 32, 1 << 40, (1 << 62) - 1, 1 << 62, 1 << 63, u64::MAX] {
+        for few in [0, 3] {
+            let claim = [&varint(claim)[..], &vec![2; few]].concat();
+            let after = |head: &[u8]| [head, &claim].concat();
+            // Schema, String, Stack, Site, Thread, Module, ThreadName, GenerationEnd, ThreadState,
+            // Note, each up to its first text or list.
+            for raw in [
+                after(&[2, 60]),
+                after(&[3, 1]),
+                after(&[4, 1, 0]),
+                after(&[5, 64, 1, 0, 0, 0, 0, 0]),
+                after(&[6, 1, 1, 0]),
+                after(&[7, 0, 0, 0]),
+                after(&[8, 1, 1]),
+                after(&[10, 1, 1]),
+                after(&[12, 1, 1]),
+                after(&[15]),
+            ] {
+                let mut t = TraceBuilder::new(1);
+                t.definitions(|d| ok(d.raw(&raw))).control(|c| ok(c.raw(&raw)));
+                law_with(&t.bytes, 64 << 10);
+                checked += 1;
+            }
+            let mut t = TraceBuilder::new(1);
+            t.definitions(|d| {
+                d.define(64, Class::Log, 0, &[("text", ty::TEXT)]);
+                d.define(65, Class::Instant, 0, &[("l", ty::LIST)]);
+                d.define(66, Class::Instant, 0, &[("f", ty::FIELDS), ("b", ty::BYTES)]);
+            });
+            // The sites above, and State, whose list stands second.
+            for raw in [after(&[64]), after(&[65]), after(&[66]), after(&[66, 0]), after(&[32, 0])]
+            {
+                t.events(1, 0, |e| ok(e.raw(&raw)));
+                checked += 1;
+            }
+            law_with(&t.bytes, 64 << 10);
+        }
+    }
+    assert_eq!(checked, 7 * 2 * 15);
+}
+
+/// Batches without a body, each of which names something new: nothing is cheaper to claim.
+#[test]
+fn headers_alone() {
+    let _turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
+    let made = |each: fn(&mut TraceBuilder, u32)| {
+        let mut t = TraceBuilder::new(1);
+        (1..4_000).for_each(|n| each(&mut t, n));
+        t.bytes
+    };
+    let empty = Body::default();
+    law(&made(|t, n| ok(t.events(n, 0, |_| {}))));
+    law(&made(|t, n| {
+        t.next.epoch = n;
+        t.events(n, 0, |_| {});
+    }));
+    law(&made(|t, n| {
+        t.next.epoch = n;
+        t.events_of(1, n as u8, 0, |_| {});
+    }));
+    for body in [&empty, Body::default().raw(&[33, 0])] {
+        for gap in [2, 4095, 4096, u32::MAX] {
+            let mut t = TraceBuilder::new(1);
+            for thread in 1..2_000 {
+                // A batch that says that all before it are missing.
+                let header = Header { kind: 3, thread, sequence: gap - 1, ..t.next };
+                t.bytes.extend(sealed(header, &body.bytes));
+            }
+            law(&t.bytes);
+            let mut t = TraceBuilder::new(1);
+            for n in 1..2_000 {
+                let sequence = gap.wrapping_mul(n);
+                let header = Header { kind: 3, thread: 1, sequence, ..t.next };
+                t.bytes.extend(sealed(header, &body.bytes));
+            }
+            law(&t.bytes);
+        }
+    }
+}
+
+/// Late threads, tasks and clocks without number.
+#[test]
+fn lists_that_all_differ() {
+    let _turn = TURN.lock().unwrap_or_else(|e| e.into_inner());
+    let all: Vec<u64> = (0..60_000).collect();
+    let mut t = TraceBuilder::new(1);
+    t.definitions(|d| ok(d.define(64, Class::Span, 0, &[])));
+    for thread in 1..8 {
+        t.control(|c| ok(c.generation_end(1, 0, &all)));
+        t.events(thread, 0, |e| ok(e.timed(0, |w, d| schema::State::put(w, d, 0, &all, 0))));
     }
     law(&t.bytes);
 }
