@@ -9,8 +9,12 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 
+use trace::encode::field::Text;
+use trace::encode::schema;
 use trace_decode::ErrorKind;
 use trace_decode::raw::Dump;
+use trace_testkit::TraceBuilder;
+use trace_testkit::hostile;
 
 #[path = "python_decoder/by_hand.rs"]
 mod by_hand;
@@ -119,6 +123,24 @@ fn traces_built_by_hand() {
     let inputs = [sample, twice, behind_noise, by_hand::later().bytes, magic_alone];
     let lines = compare("by-hand", &inputs);
     assert!(lines > 150, "{lines}");
+}
+
+/// Texts made to be harmful: both write the same escapes.
+#[test]
+fn hostile_texts() {
+    if !python() {
+        return;
+    }
+    let mut t = TraceBuilder::new(1);
+    t.session(0, 1);
+    let all = hostile::strings();
+    for (n, text) in all.iter().enumerate() {
+        t.definitions(|d| {
+            d.put(|w| schema::String::put(w, n as u64 + 1, Text { bytes: text, cut_from: None }));
+        });
+    }
+    let lines = compare("hostile", &[t.bytes]);
+    assert!(lines > 2 * all.len() && all.len() > 200, "{lines}");
 }
 
 #[test]

@@ -11,6 +11,7 @@ use serde::Serializer;
 use serde::ser::SerializeMap;
 use serde_json::ser::Formatter;
 use trace::encode::field::Text;
+use trace_decode::text::is_hidden;
 
 /// Writes strings so that they can be looked at.
 #[derive(Clone, Copy, Debug)]
@@ -33,15 +34,6 @@ impl Formatter for Safe {
         }
         writer.write_all(rest.as_bytes())
     }
-}
-
-/// Whether a character acts instead of being seen.
-fn is_hidden(c: char) -> bool {
-    matches!(c,
-        '\u{7f}'..='\u{9f}' // DEL and C1: commands of terminals
-        | '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
-        | '\u{e0000}'..='\u{e007f}')
 }
 
 /// What the library writes an object with.

@@ -3,16 +3,25 @@
 //! Text in a trace is untrusted: what the recorded program was given may end up in it. Characters
 //! that move a terminal's cursor, end a line, reorder text or hide in it are written as escapes, so
 //! are bytes that are no UTF-8. The escapes are the same in every output.
+//!
+//! What hides is what Unicode calls default-ignorable: of these characters nothing is seen, and
+//! whole messages have been hidden in runs of them.
 
 use std::fmt::Write as _;
 
 use trace::encode::field::Text;
 
-/// Whether the character could change how the text around it is shown.
-fn is_unsafe(c: char) -> bool {
-    matches!(c,
-        '\u{80}'..='\u{9f}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}' | '\u{feff}')
+/// Whether the character acts on the text around it or hides in it, in place of being seen: a
+/// control, a separator of lines, a mark that reorders text, or one that Unicode has nothing shown
+/// for.
+pub fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}'
+            | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// Appends text with escapes, without quotes around it.
@@ -27,7 +36,7 @@ pub fn escape(bytes: &[u8], out: &mut String) {
                 '\r' => out.write_str("\\r"),
                 '\t' => out.write_str("\\t"),
                 c if c < ' ' || c == '\u{7f}' => write!(out, "\\x{:02x}", c as u32),
-                c if is_unsafe(c) => write!(out, "\\u{{{:x}}}", c as u32),
+                c if is_hidden(c) => write!(out, "\\u{{{:x}}}", c as u32),
                 c => out.write_char(c),
             };
         }
@@ -71,8 +80,8 @@ mod tests {
             (b"a\"b\\c", "a\\\"b\\\\c"),
             (b"\n\r\t\0\x1b[31m\x7f", "\\n\\r\\t\\x00\\x1b[31m\\x7f"),
             (
-                "\u{85}\u{202e}\u{2066}\u{feff}\u{2028}".as_bytes(),
-                "\\u{85}\\u{202e}\\u{2066}\\u{feff}\\u{2028}",
+                "\u{85}\u{202e}\u{2066}\u{feff}\u{2028}\u{e0041}\u{fe0f}".as_bytes(),
+                "\\u{85}\\u{202e}\\u{2066}\\u{feff}\\u{2028}\\u{e0041}\\u{fe0f}",
             ),
             (b"\xff\xc3(\xe2\x82", "\\xff\\xc3(\\xe2\\x82"),
             (b"\xed\xa0\x80", "\\xed\\xa0\\x80"),

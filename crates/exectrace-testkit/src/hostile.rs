@@ -2,27 +2,27 @@
 //! may have been given, and what a forged trace may hold.
 //!
 //! 1. No two are equal, and they are the same in every run.
-//! 2. What may stand in an output ([`unsafe_char`]) is stated from Unicode's own lists, not from
-//!    the decoder's table of escapes.
+//! 2. What may not stand in an output ([`unsafe_char`]) is stated from Unicode's own lists, not
+//!    from the decoder's table of escapes.
 
 use std::collections::BTreeSet;
 
-/// Characters that reorder, join, hide or break text, of the Unicode standard: the controls of its
-/// bidirectional algorithm (annex 9), line and paragraph separators, and what has no width.
-const BIDI: [u32; 12] = [
-    0x061c, 0x200e, 0x200f, 0x202a, 0x202b, 0x202c, 0x202d, 0x202e, 0x2066, 0x2067, 0x2068, 0x2069,
-];
-const SEPARATORS: [u32; 2] = [0x2028, 0x2029];
-const NO_WIDTH: [u32; 15] = [
-    0x200b, 0x200c, 0x200d, 0x2060, 0x2061, 0x2062, 0x2063, 0x2064, 0x206a, 0x206b, 0x206c, 0x206d,
-    0x206e, 0x206f, 0xfeff,
+/// Characters that act on the text around them: the controls of Unicode's bidirectional algorithm
+/// (annex 9), separators of lines and paragraphs, and of its property Default_Ignorable_Code_Point
+/// what has no place yet or a font cannot show. Of long ranges both ends and something between.
+const HIDDEN: [u32; 58] = [
+    0x61c, 0x200e, 0x200f, 0x202a, 0x202b, 0x202c, 0x202d, 0x202e, 0x2066, 0x2067, 0x2068, 0x2069,
+    0x2028, 0x2029, 0xad, 0x34f, 0x115f, 0x1160, 0x17b4, 0x17b5, 0x180b, 0x180c, 0x180d, 0x180e,
+    0x180f, 0x200b, 0x200c, 0x200d, 0x2060, 0x2061, 0x2062, 0x2063, 0x2064, 0x206a, 0x206b, 0x206f,
+    0x3164, 0xfe00, 0xfe0e, 0xfe0f, 0xfeff, 0xffa0, 0xfff0, 0xfff8, 0xfff9, 0xfffa, 0xfffb,
+    0x1bca0, 0x1bca3, 0x1d173, 0x1d17a, 0xe0000, 0xe0001, 0xe0041, 0xe007f, 0xe0100, 0xe01ef,
+    0xe0fff,
 ];
 
 /// The first character of a line of output that could change how the text around it is shown:
 /// control characters of both sets, and what [`strings`] has of reordering and hidden ones.
 pub fn unsafe_char(line: &str) -> Option<char> {
-    let is_listed = |c: u32| BIDI.contains(&c) || SEPARATORS.contains(&c) || NO_WIDTH.contains(&c);
-    line.chars().find(|c| c.is_control() || is_listed(u32::from(*c)))
+    line.chars().find(|c| c.is_control() || HIDDEN.contains(&u32::from(*c)))
 }
 
 /// The texts, more than 300: for terminals, for what reorders text, not UTF-8, for markup, tables,
@@ -58,8 +58,7 @@ fn controls() -> Vec<Vec<u8>> {
 }
 
 fn hidden() -> Vec<Vec<u8>> {
-    let each = BIDI.into_iter().chain(SEPARATORS).chain(NO_WIDTH);
-    let each = each.filter_map(char::from_u32);
+    let each = HIDDEN.into_iter().filter_map(char::from_u32);
     each.map(|c| format!("user{c}nimda").into_bytes()).collect()
 }
 
