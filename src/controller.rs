@@ -35,12 +35,13 @@ use crate::mapping::record::Record;
 use crate::mapping::record::SIDE_BYTES;
 use crate::registry;
 use crate::registry::gate;
-use crate::site::kind_number;
+use crate::site::kind_in;
 use crate::stacktab::modules;
 use crate::sync::Ordering::Acquire;
 use crate::sync::Ordering::Relaxed;
 use crate::sync::Ordering::Release;
 use crate::sys;
+use crate::tables;
 
 /// A piece of the stream: one batch.
 #[derive(Debug)]
@@ -68,7 +69,7 @@ pub enum Piece {
 pub struct Plan {
     /// Random, not 0.
     pub session: u64,
-    /// The table epoch.
+    /// The first table epoch.
     pub epoch: u32,
     /// The first generation.
     pub first_generation: u32,
@@ -82,6 +83,8 @@ pub struct Plan {
     pub snapshot: bool,
     /// Most buffers.
     pub buffers_cap: u32,
+    /// What holds for the tables.
+    pub bounds: tables::Bounds,
 }
 
 /// A generation ends after so many bytes, so that a streaming reader's memory is bounded.
@@ -93,6 +96,9 @@ const GENERATION_LAST: u32 = gate::PAUSED - (1 << 20);
 const LATE_POLL_NS: u64 = 10_000_000;
 /// How often partly filled buffers are collected at most.
 pub const COLLECT_NS: u64 = 10_000_000;
+
+/// How often a new table epoch is opened at most: each takes a pause.
+const EPOCH_NS: u64 = 10_000_000;
 
 /// A batch of the controller's own that is being filled.
 #[derive(Debug, Default)]
@@ -106,6 +112,16 @@ struct Page {
 pub struct Controller {
     m: &'static Mapping,
     plan: Plan,
+    /// The tables' memory; `None` where they are not this process's to exchange.
+    pub memory: Option<tables::Memory>,
+    /// The table epoch that runs.
+    epoch: u32,
+    /// The epoch whose tables are filled and wait for a pause.
+    next_epoch: Option<u32>,
+    /// When an epoch was last opened, or tried to.
+    epoch_tried_ns: u64,
+    /// A module was unloaded: ids of stacks may name what stands there now.
+    unloaded: bool,
     cursor: Cursor,
     out: VecDeque<Piece>,
     definitions: Page,
@@ -118,6 +134,7 @@ pub struct Controller {
     late: Vec<(u32, u32)>,
     ended_generation: u32,
     modules: modules::Modules,
+    modules_ns: u64,
     /// Buffers of threads that were stuck at the end.
     pub aside: Vec<Aside>,
     first: Snapshot,
@@ -199,10 +216,20 @@ impl Totals {
 
 impl Controller {
     /// A controller for a session whose gate is not open yet.
-    pub fn new(m: &'static Mapping, plan: Plan, first: Snapshot) -> Controller {
+    pub fn new(
+        m: &'static Mapping,
+        plan: Plan,
+        first: Snapshot,
+        memory: Option<tables::Memory>,
+    ) -> Controller {
         let now = sys::mono_ns();
         Controller {
             m,
+            memory,
+            epoch: plan.epoch,
+            next_epoch: None,
+            epoch_tried_ns: now,
+            unloaded: false,
             cursor: Cursor::default(),
             out: VecDeque::with_capacity(64),
             definitions: Page::default(),
@@ -215,6 +242,7 @@ impl Controller {
             late: Vec::with_capacity(64),
             ended_generation: 0,
             modules: modules::Modules::new(),
+            modules_ns: now,
             aside: Vec::new(),
             first,
             last: first,
@@ -280,7 +308,8 @@ impl Controller {
     /// Says what a thread is doing, for the snapshot at start and stop.
     pub fn thread_state(&mut self, t: &ThreadShot) {
         let name = Text { bytes: &t.name[..t.name_len], cut_from: None };
-        let spans: Vec<u64> = t.spans[..t.listed].iter().copied().map(kind_number).collect();
+        let kinds = t.spans[..t.listed].iter().map(|word| kind_in(*word, self.epoch));
+        let spans: Vec<u64> = kinds.collect();
         self.put_control(|w| {
             schema::ThreadState::put(
                 w,
@@ -299,11 +328,19 @@ impl Controller {
         match self.modules.poll() {
             modules::Change::Same => return,
             modules::Change::Added => {}
-            modules::Change::Removed => self.put_control(|w| {
-                let text = "one was unloaded: addresses from before may name what came after it";
-                schema::Note::put(w, "modules".into(), text.into())
-            }),
+            modules::Change::Removed => {
+                self.unloaded = true;
+                self.put_control(|w| {
+                    let text = "one was unloaded: addresses of this epoch may name what followed";
+                    schema::Note::put(w, "modules".into(), text.into())
+                });
+            }
         }
+        self.define_modules();
+    }
+
+    /// Writes the loaded modules as definitions of the epoch that runs.
+    fn define_modules(&mut self) {
         let mut pages = vec![std::mem::take(&mut self.definitions)];
         modules::for_each(|module| {
             if pages.last().is_none_or(|p| p.body.len() > BATCH_BYTES_MAX / 2) {
@@ -373,7 +410,7 @@ impl Controller {
     fn scan_definitions(&mut self) {
         let mut page = std::mem::take(&mut self.definitions);
         let mut full = Vec::new();
-        self.cursor.scan(&self.m.front().log.0, self.m, |bytes| {
+        self.cursor.scan(self.m.log(self.epoch), self.m, |bytes| {
             if page.body.len() + bytes.len() > BATCH_BYTES_MAX - HEADER_BYTES {
                 full.push(std::mem::take(&mut page));
             }
@@ -409,7 +446,7 @@ impl Controller {
             version: wire::VERSION,
             crc: 0,
             session: self.plan.session,
-            epoch: self.plan.epoch,
+            epoch: self.epoch,
             generation: self.generation,
             thread: 0,
             sequence: self.sequence,
@@ -500,7 +537,11 @@ impl Controller {
         let due =
             age >= self.plan.generation_ns || self.generation_bytes >= self.plan.generation_bytes;
         let starved = wanted && now.saturating_sub(self.collected_ns) >= COLLECT_NS;
-        if due || starved {
+        if now.saturating_sub(self.modules_ns) >= COLLECT_NS {
+            self.modules_ns = now;
+            self.poll_modules();
+        }
+        if due || starved || self.wants_epoch(now) {
             crate::emit::WANTED.store(0, Relaxed);
             self.collected_ns = now;
             self.advance(now);
@@ -536,16 +577,84 @@ impl Controller {
             return;
         }
         let ended = self.generation;
-        // The time is read before the turn: nothing of the next generation is older.
-        self.last = Clock::get().snapshot();
-        self.generation += 1;
-        gate::turn(&self.m.front().gate.0, self.generation);
-        self.barrier();
+        if !(self.wants_epoch(now) && self.open_epoch(now)) {
+            // The time is read before the turn: nothing of the next generation is older.
+            self.last = Clock::get().snapshot();
+            self.generation += 1;
+            gate::turn(&self.m.front().gate.0, self.generation);
+            self.barrier();
+        }
         self.collect(self.generation);
         self.reap_vanished();
         self.end_generation(ended);
         self.generation_began_ns = now;
         self.generation_bytes = 0;
+    }
+
+    /// Whether the tables are to begin anew, and it is not too early for that.
+    fn wants_epoch(&self, now: u64) -> bool {
+        if self.memory.is_none() || now.saturating_sub(self.epoch_tried_ns) < EPOCH_NS {
+            return false;
+        }
+        self.unloaded
+            || match tables::full(self.epoch) {
+                None => false,
+                Some(tables::Full::Tables) => true,
+                // A log that is short of free buffers would be so in the next epoch too.
+                Some(tables::Full::Log) => self.cursor.reached() >= self.plan.bounds.segments_max,
+            }
+    }
+
+    /// Opens a new table epoch together with a generation, in a pause: with every thread outside
+    /// its section nobody is in the tables or the log. False: a thread stayed inside, and nothing
+    /// has changed.
+    fn open_epoch(&mut self, now: u64) -> bool {
+        self.epoch_tried_ns = now;
+        let m = self.m;
+        let Some(memory) = &mut self.memory else { return false };
+        // Tables that were filled for a pause that came to nothing are still empty.
+        let next = *self.next_epoch.get_or_insert_with(|| {
+            let next = tables::next_epoch();
+            memory.fill(next, self.plan.bounds);
+            next
+        });
+        let word = &m.front().gate.0;
+        let _pauses = registry::local::flagged(registry::local::PAUSES);
+        let began = sys::mono_ns();
+        gate::turn(word, self.generation | gate::PAUSED);
+        self.barrier();
+        let mut out = registry::live(m).all(|(_, r)| self.fences(r));
+        see_out(m, began + PAUSE_NS, |_| out = false);
+        if out && let Some(memory) = &self.memory {
+            memory.publish(next);
+            // Before the gate, with which the threads see it.
+            m.front().epoch.store(next, Relaxed);
+            self.last = Clock::get().snapshot();
+            self.generation += 1;
+        }
+        gate::turn(word, self.generation);
+        self.totals.pause_max_ns = self.totals.pause_max_ns.max(sys::mono_ns() - began);
+        sys::futex::wake(word, u32::MAX);
+        if out {
+            self.close_epoch(next);
+        }
+        out
+    }
+
+    /// Writes what the epoch before has defined, to the last record, and makes `next` the current
+    /// one. Batches of the old one may still come: what they need is in the stream then.
+    fn close_epoch(&mut self, next: u32) {
+        let old = self.epoch;
+        self.scan_definitions();
+        self.m.retire_log(old);
+        if let Some(memory) = &mut self.memory {
+            memory.empty(old);
+        }
+        self.cursor = Cursor::default();
+        self.epoch = next;
+        self.next_epoch = None;
+        self.unloaded = false;
+        self.define_modules();
     }
 
     /// Makes every thread's next look at the gate see the turn.
@@ -766,7 +875,9 @@ impl Controller {
     }
 
     fn finish_side(&mut self, r: &Record, page: SideBatch) {
-        if page.count == 0 || page.epoch != self.plan.epoch {
+        // Entries of an older session belong nowhere. Those of an older epoch of this one do: its
+        // definitions are in the stream.
+        if page.count == 0 || page.epoch < self.plan.epoch {
             return;
         }
         let sequence = r.sequence[1].load(Relaxed);

@@ -693,7 +693,7 @@ fn open(l: &Local, m: &Mapping, r: &Record, index: u32, generation: u32, epoch: 
         let mut spans = [0u64; SPANS_MAX];
         let listed = r.open_spans(&mut spans);
         for word in &mut spans[..listed] {
-            *word = crate::site::kind_number(*word);
+            *word = crate::site::kind_in(*word, epoch);
         }
         let open = places - l.ended_below(places);
         let deeper = u64::from(open).saturating_sub(listed as u64);

@@ -87,7 +87,7 @@ impl Site {
         (word >> 32) as u32 == epoch && word & STACK != 0
     }
 
-    /// The word as it stands; [`kind_number`] reads it.
+    /// The word as it stands; [`kind_in`] reads it.
     #[inline(always)]
     pub fn word(&self) -> u64 {
         // Acquire: as above.
@@ -105,8 +105,13 @@ impl Site {
     }
 }
 
-/// The number of the kind that a site's word names.
-pub fn kind_number(word: u64) -> u64 {
+/// The number of the kind that a site's word names in this epoch; 0 for a word of another one,
+/// whose numbers mean something else.
+pub fn kind_in(word: u64, epoch: u32) -> u64 {
+    if (word >> 32) as u32 == epoch { kind_number(word) } else { 0 }
+}
+
+fn kind_number(word: u64) -> u64 {
     let (bytes, len) = (word & KIND_BYTES, (word >> 24) & 3);
     let kept = bytes & ((1 << (8 * len)) - 1);
     (kept & 0x7f) | (kept >> 1 & 0x3f80) | (kept >> 2 & 0x1f_c000)
@@ -135,7 +140,8 @@ mod tests {
                 let mut b = bytes.to_le_bytes().to_vec();
                 b.truncate(len);
                 assert_eq!(varint::read(&b), Some((u64::from(kind), len)));
-                assert_eq!(kind_number(site.word()), u64::from(kind));
+                assert_eq!(kind_in(site.word(), epoch), u64::from(kind));
+                assert_eq!(kind_in(site.word(), epoch ^ 1), 0);
                 let (hot, hot_len) = site.plain_kind(u64::from(epoch) << 1).unwrap();
                 assert_eq!((hot & 0xff_ffff, hot_len), (bytes, len));
                 assert_eq!(site.plain_kind(u64::from(epoch ^ 1) << 1), None);
@@ -145,7 +151,7 @@ mod tests {
                 assert_eq!(site.stacked_kind(u64::from(epoch ^ 1) << 1), None);
                 let (hot, hot_len) = site.stacked_kind(u64::from(epoch) << 1).unwrap();
                 assert_eq!((hot & 0xff_ffff, hot_len), (bytes, len));
-                assert_eq!(kind_number(site.word()), u64::from(kind));
+                assert_eq!(kind_in(site.word(), epoch), u64::from(kind));
             }
         }
     }

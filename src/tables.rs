@@ -2,7 +2,9 @@
 //!
 //! 1. An id of one epoch MUST NOT be given out in another: every look-up names its epoch.
 //! 2. A definition is in the log before its id is given out (Rule D).
-//! 3. The memory is private, reserved once, and emptied between sessions while nobody is in here.
+//! 3. There are two halves, for the epoch that runs and for the one that comes after it. A half is
+//!    filled, and [`publish`](Memory::publish) exchanges them, only while nobody is in here: with
+//!    the gate shut, or in a pause that has seen every thread out.
 
 use crate::encode::field::Writer;
 use crate::encode::schema;
@@ -18,6 +20,7 @@ use crate::site::Site;
 use crate::site::Types;
 use crate::stacktab::StackTable;
 use crate::stringtab::StringTable;
+use crate::sync::AtomicBool;
 use crate::sync::AtomicPtr;
 use crate::sync::AtomicU32;
 use crate::sync::AtomicU64;
@@ -34,41 +37,74 @@ const STRING_WORDS: usize = 1 << 19;
 /// The tables of one epoch.
 struct Tables {
     epoch: u32,
-    segments_max: u32,
-    stack_classes: u64,
+    bounds: Bounds,
     kinds: AtomicU32,
+    /// The log had no room for a definition.
+    refused: AtomicBool,
     stacks: StackTable<'static>,
     strings: StringTable<'static>,
 }
 
+/// What holds for the tables of every epoch of a session.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Most segments of the definition log.
+    pub segments_max: u32,
+    /// The classes of sites that capture stacks, a bit for each.
+    pub stack_classes: u64,
+}
+
 static CURRENT: AtomicPtr<Tables> = AtomicPtr::new(std::ptr::null_mut());
+
+/// The next epoch; never reset, so that no number is used twice in a process.
+static NEXT_EPOCH: AtomicU32 = AtomicU32::new(1);
+
+/// A number for an epoch that no other has.
+pub fn next_epoch() -> u32 {
+    NEXT_EPOCH.fetch_add(1, Relaxed)
+}
 
 /// The memory of the tables, kept from session to session.
 #[derive(Debug)]
 pub struct Memory {
-    base: *mut u8,
+    halves: [Half; 2],
     bytes: usize,
     stacks_max: u32,
     stack_words: usize,
     keys: &'static Keys,
+}
+
+/// The memory of one epoch.
+#[derive(Debug)]
+struct Half {
+    base: *mut u8,
+    /// Where the tables are that were made in it; null before the first ones.
     tables: *mut Tables,
+    /// All zero.
+    clean: bool,
 }
 
 // SAFETY: whoever holds the session's state uses it, one at a time.
 unsafe impl Send for Memory {}
 
 impl Memory {
-    /// Reserves room for `stacks_max` stacks of `stack_words` words in all.
+    /// Reserves room for `stacks_max` stacks of `stack_words` words in all, twice.
     pub fn reserve(stacks_max: u32, stack_words: usize) -> Option<Memory> {
         let words = intern::slots_for(stacks_max)
             + stack_words
             + intern::slots_for(STRINGS_MAX)
             + STRING_WORDS;
         let bytes = words * 8;
-        let base = sys::mapping::private_zeroed(bytes)?;
+        let half = |base| Half { base, tables: std::ptr::null_mut(), clean: true };
+        let first = sys::mapping::private_zeroed(bytes)?;
+        let Some(second) = sys::mapping::private_zeroed(bytes) else {
+            // SAFETY: just reserved, and nobody else knows of it.
+            unsafe { sys::mapping::release_private(first, bytes) };
+            return None;
+        };
         // One KiB for each change of the bound, never freed.
         let keys = Box::leak(Box::new(Keys::new(sys::random_u64())));
-        Some(Memory { base, bytes, stacks_max, stack_words, keys, tables: std::ptr::null_mut() })
+        Some(Memory { halves: [half(first), half(second)], bytes, stacks_max, stack_words, keys })
     }
 
     /// Whether it has the room that a session asks for.
@@ -79,72 +115,131 @@ impl Memory {
     /// Gives the room back, for a session that asks for another one. Nobody is inside (tables#3).
     pub fn release(self) {
         CURRENT.store(std::ptr::null_mut(), Relaxed);
-        // SAFETY: the range is ours, and tables#3. The keys and the few words that say where the
-        // tables are stay.
-        unsafe { sys::mapping::release_private(self.base, self.bytes) };
-    }
-
-    fn words(&self, at: &mut usize, n: usize) -> &'static [AtomicU64] {
-        assert!((*at + n) * 8 <= self.bytes);
-        // SAFETY: the place was just checked to lie inside the memory.
-        let p = unsafe { self.base.cast::<AtomicU64>().add(*at) };
-        *at += n;
-        // SAFETY: zeroed memory that is never freed, and only ever used as atomics.
-        unsafe { std::slice::from_raw_parts(p, n) }
-    }
-
-    /// Empties the tables and begins an epoch with them. Nobody is inside (tables#3).
-    pub fn begin(&mut self, epoch: u32, segments_max: u32, stack_classes: u64) {
-        CURRENT.store(std::ptr::null_mut(), Relaxed);
-        if !self.tables.is_null() {
-            // SAFETY: the range is ours, and tables#3.
-            unsafe { sys::mapping::zero_private(self.base, self.bytes) };
+        for half in &self.halves {
+            // SAFETY: the range is ours, and tables#3. The keys and the few words that say where
+            // the tables are stay.
+            unsafe { sys::mapping::release_private(half.base, self.bytes) };
         }
+    }
+
+    /// Makes empty tables for an epoch that is not the current one, nor next to another that is.
+    pub fn fill(&mut self, epoch: u32, bounds: Bounds) {
+        self.empty(epoch);
+        let base = self.halves[epoch as usize & 1].base;
         let mut at = 0;
-        let stack_slots = self.words(&mut at, intern::slots_for(self.stacks_max));
-        let stack_words = self.words(&mut at, self.stack_words);
-        let string_slots = self.words(&mut at, intern::slots_for(STRINGS_MAX));
-        let string_words = self.words(&mut at, STRING_WORDS);
+        let mut words = |n| words(base, self.bytes, &mut at, n);
+        let stack_slots = words(intern::slots_for(self.stacks_max));
+        let stack_words = words(self.stack_words);
+        let string_slots = words(intern::slots_for(STRINGS_MAX));
+        let string_words = words(STRING_WORDS);
         let tables = Tables {
             epoch,
-            segments_max,
-            stack_classes,
+            bounds,
             kinds: AtomicU32::new(KIND_DYNAMIC as u32),
+            refused: AtomicBool::new(false),
             stacks: StackTable::new(self.keys, stack_slots, stack_words, self.stacks_max),
             strings: StringTable::new(self.keys, string_slots, string_words, STRINGS_MAX),
         };
-        if self.tables.is_null() {
-            self.tables = Box::into_raw(Box::new(tables));
+        let half = &mut self.halves[epoch as usize & 1];
+        half.clean = false;
+        if half.tables.is_null() {
+            half.tables = Box::into_raw(Box::new(tables));
         } else {
             // SAFETY: ours, and nobody reads it (tables#3).
-            unsafe { self.tables.write(tables) };
+            unsafe { half.tables.write(tables) };
         }
+    }
+
+    /// Gives the pages of an epoch that is over back to the system. Nobody is in its tables.
+    pub fn empty(&mut self, epoch: u32) {
+        let half = &mut self.halves[epoch as usize & 1];
+        if half.clean {
+            return;
+        }
+        // SAFETY: the range is ours, and tables#3.
+        if !unsafe { sys::mapping::zero_private(half.base, self.bytes) } {
+            // Locked pages stay. What an epoch left must not be found in another.
+            // SAFETY: as above.
+            unsafe { half.base.write_bytes(0, self.bytes) };
+        }
+        half.clean = true;
+    }
+
+    /// Makes the tables that were filled for this epoch the current ones. Allocates nothing.
+    pub fn publish(&self, epoch: u32) {
         // Release: pairs with the Acquire in `current`.
-        CURRENT.store(self.tables, Release);
+        CURRENT.store(self.halves[epoch as usize & 1].tables, Release);
     }
 }
 
+/// No tables are current. Between sessions.
+pub fn withdraw() {
+    CURRENT.store(std::ptr::null_mut(), Relaxed);
+}
+
+/// The next `n` words of a half.
+fn words(base: *mut u8, bytes: usize, at: &mut usize, n: usize) -> &'static [AtomicU64] {
+    assert!((*at + n) * 8 <= bytes);
+    // SAFETY: the place was just checked to lie inside the memory.
+    let p = unsafe { base.cast::<AtomicU64>().add(*at) };
+    *at += n;
+    // SAFETY: zeroed memory that nobody uses once it is released (tables#3), and only ever used as
+    // atomics.
+    unsafe { std::slice::from_raw_parts(p, n) }
+}
+
 fn current(epoch: u32) -> Option<&'static Tables> {
-    // Acquire: pairs with the Release in `begin`.
+    // Acquire: pairs with the Release in `publish`.
     // SAFETY: null, or a table that is never freed.
     let t = unsafe { CURRENT.load(Acquire).as_ref() }?;
     (t.epoch == epoch).then_some(t)
 }
 
+/// What keeps the epoch from taking more definitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// A table, or the numbers of kinds.
+    Tables,
+    /// The definition log had no room: it is at its bound, or there was no free buffer.
+    Log,
+}
+
+/// Whether something was refused in this epoch that another one could take.
+pub fn full(epoch: u32) -> Option<Full> {
+    let t = current(epoch)?;
+    if t.stacks.is_full() || t.strings.is_full() || t.kinds.load(Relaxed) >= KIND_LIMIT {
+        return Some(Full::Tables);
+    }
+    t.refused.load(Relaxed).then_some(Full::Log)
+}
+
 impl Tables {
     fn log<'m>(&self, m: &'m Mapping) -> Definitions<'m, Mapping> {
-        Definitions { log: &m.front().log.0, segments: m, segments_max: self.segments_max }
+        let segments_max = self.bounds.segments_max;
+        Definitions { log: m.log(self.epoch), segments: m, segments_max }
+    }
+
+    /// Notes that the log had no room.
+    #[cold]
+    fn refuse(&self) {
+        // Looked at first: every thread may come here with every event.
+        if !self.refused.load(Relaxed) {
+            self.refused.store(true, Relaxed);
+        }
     }
 }
 
 /// Puts an encoded definition into the log of this epoch. Signal-safe.
 pub fn define(m: &Mapping, epoch: u32, record: &[u8]) -> Option<()> {
     let t = current(epoch)?;
-    t.log(m).insert(record.len(), |to| {
+    let place = t.log(m).insert(record.len(), |to| {
         to.copy_from_slice(record);
         true
-    })?;
-    Some(())
+    });
+    if place.is_none() {
+        t.refuse();
+    }
+    place.map(drop)
 }
 
 /// The id of a stack; `None` where it cannot be kept. Signal-safe.
@@ -158,7 +253,10 @@ pub fn stack_id(
 ) -> Option<u32> {
     let t = current(epoch)?;
     match t.stacks.id(frames, sum, truncated, &t.log(m?)) {
-        0 => None,
+        0 => {
+            t.refuse();
+            None
+        }
         id => Some(id),
     }
 }
@@ -182,7 +280,7 @@ pub fn define_site(m: &Mapping, site: &'static Site, types: Types, epoch: u32) -
         t.kinds.store(KIND_LIMIT, Relaxed);
         return None;
     }
-    let stack = t.stack_classes >> meta.class as u64 & 1 != 0;
+    let stack = t.bounds.stack_classes >> meta.class as u64 & 1 != 0;
     let mut fields = [("", 0u64); FIELDS_MAX + 1];
     let mut n = 0;
     for pair in meta.fields.iter().copied().zip(types.iter().copied()).take(FIELDS_MAX) {

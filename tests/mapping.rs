@@ -211,7 +211,8 @@ fn recover(m: &Mapping, file: &[u8]) -> Vec<u8> {
         }
     }
     // Buffers first, definitions after them: as the controller does it (Rule D).
-    let segments: Vec<u32> = m.front().log.0.segments(m).collect();
+    let epoch = m.front().epoch.load(Relaxed);
+    let segments: Vec<u32> = m.log(epoch).segments(m).collect();
     for index in (0..m.committed()).filter(|i| !segments.contains(i)) {
         if let Some((header, body)) = batch(m, index, session) {
             let key = (header.thread, header.lane, header.sequence);
@@ -219,7 +220,7 @@ fn recover(m: &Mapping, file: &[u8]) -> Vec<u8> {
         }
     }
     let (mut definitions, mut count) = (Vec::new(), 0u32);
-    Cursor::default().scan(&m.front().log.0, m, |record| {
+    Cursor::default().scan(m.log(epoch), m, |record| {
         definitions.extend_from_slice(record);
         count += 1;
     });
@@ -231,7 +232,7 @@ fn recover(m: &Mapping, file: &[u8]) -> Vec<u8> {
         version: wire::VERSION,
         crc: 0,
         session,
-        epoch: m.front().epoch.load(Relaxed),
+        epoch,
         generation: 0,
         thread: 0,
         sequence: 0,

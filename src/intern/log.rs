@@ -338,6 +338,11 @@ impl Cursor {
         }
     }
 
+    /// How many segments of the log were reached.
+    pub fn reached(&self) -> u32 {
+        self.passed + u32::from(self.segment != 0)
+    }
+
     /// Records that were begun before the last scan and not complete by then.
     pub fn holes(&self) -> usize {
         self.spots.len()

@@ -41,7 +41,7 @@ use crate::sys;
 /// First bytes of the front page.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"XTMAP\0\0\x01");
 /// Version of the layout; whoever maps it from outside refuses another.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 /// Most threads that are registered at the same time.
 pub const RECORDS_MAX: u32 = 16_384;
@@ -105,8 +105,8 @@ pub struct Front {
     pub pool: Line<Pool>,
     /// Full buffers.
     pub queue: Line<Queue>,
-    /// The definition log of the epoch.
-    pub log: Line<Log>,
+    /// The definition logs of the even and of the odd epoch; see [`Mapping::log`].
+    pub logs: [Line<Log>; 2],
     /// Records ever made; those below exist.
     pub records: Line<AtomicU32>,
     /// Free records: tag << 32 | index + 1.
@@ -218,6 +218,23 @@ impl Mapping {
     pub fn front(&self) -> &Front {
         // SAFETY: mapping#2: the front is zeroed memory of sufficient size, all of it atomics.
         unsafe { &*self.base.cast::<Front>() }
+    }
+
+    /// The definition log of an epoch: of the one that runs, or of the one before while its last
+    /// definitions are written out.
+    #[inline]
+    pub fn log(&self, epoch: u32) -> &Log {
+        &self.front().logs[epoch as usize & 1].0
+    }
+
+    /// Empties the log of an epoch that nobody inserts into or scans; its segments go to the pool.
+    pub fn retire_log(&self, epoch: u32) {
+        let log = self.log(epoch);
+        let segments: Vec<u32> = log.segments(self).collect();
+        log.clear();
+        for index in segments.into_iter().filter(|i| *i < self.len()) {
+            self.push_free(index);
+        }
     }
 
     /// A record; `None` beyond those that were made.

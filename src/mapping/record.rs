@@ -67,7 +67,7 @@ pub struct Record {
     pub defined: AtomicU32,
     /// When the thread was registered, in scaled ticks.
     pub registered: AtomicU64,
-    /// The words of the open spans' sites, outermost first; `site::kind_number` reads them. 0: the
+    /// The words of the open spans' sites, outermost first; `site::kind_in` reads them. 0: the
     /// span at this place has ended, one above it has not.
     pub spans: [AtomicU64; SPANS_MAX],
     /// Events lost by this thread since the session began, by cause.

@@ -203,10 +203,10 @@ impl Config {
         if self.generation < Duration::from_millis(1) {
             return bad("generation must be at least 1 ms");
         }
-        // An eighth for the tables of stacks; 12 words hold a stack of ten frames.
-        let stack_words = (self.memory_bytes / 8 / 8).min(1 << 25) as usize;
+        // A sixteenth for the stacks of each of two epochs; 12 words hold a stack of ten frames.
+        let stack_words = (self.memory_bytes / 16 / 8).min(1 << 24) as usize;
         let stacks_max = (stack_words / 12).clamp(64, 1 << 20) as u32;
-        let tables = (stack_words as u64 + 2 * u64::from(stacks_max)) * 8;
+        let tables = 2 * (stack_words as u64 + 2 * u64::from(stacks_max)) * 8;
         let buffers = self.memory_bytes.saturating_sub(tables) / BATCH_BYTES_MAX as u64;
         let buffers_cap = buffers.clamp(16, 1 << 17) as u32;
         Ok(Budget { buffers_cap, segments_max: (buffers_cap / 4).max(2), stacks_max, stack_words })

@@ -32,7 +32,6 @@ pub use error::StartError;
 pub use error::StopError;
 pub use error::Summary;
 
-use crate::buf::Arena as _;
 use crate::clock::Clock;
 use crate::controller::Aside;
 use crate::controller::COLLECT_NS;
@@ -64,9 +63,8 @@ const RUNNING: u32 = 2;
 const STOPPING: u32 = 3;
 const SEALED: u32 = 4;
 
-/// The next generation, epoch and ordinal; never reset, so that no number is used twice.
+/// The next generation; never reset, so that no number is used twice.
 static NEXT_GENERATION: AtomicU32 = AtomicU32::new(1);
-static NEXT_EPOCH: AtomicU32 = AtomicU32::new(1);
 /// Whether a reading session has ended in this process: then `read_trace` says `None`.
 static READ_TO_END: AtomicU32 = AtomicU32::new(0);
 /// Changes when a session has been brought to its end.
@@ -173,7 +171,8 @@ fn start_now(
         let mut shared = SHARED.lock();
         shared.forget_parent();
         prepare_mapping(m, &plan, &mut shared, &config, &budget)?;
-        let mut controller = Controller::new(m, plan.clone(), clock.snapshot());
+        let memory = shared.memory.take();
+        let mut controller = Controller::new(m, plan.clone(), clock.snapshot(), memory);
         controller.open(&notes(&config, membarrier));
         if config.snapshot {
             snapshot_at_start(m, &mut controller);
@@ -203,13 +202,17 @@ fn start_now(
 fn plan(config: &Config, budget: &config::Budget, membarrier: bool) -> Plan {
     Plan {
         session: sys::random_u64(),
-        epoch: NEXT_EPOCH.fetch_add(1, Relaxed),
+        epoch: tables::next_epoch(),
         first_generation: NEXT_GENERATION.load(Relaxed),
         generation_ns: nanos(config.generation),
         generation_bytes: GENERATION_BYTES,
         membarrier,
         snapshot: config.snapshot,
         buffers_cap: budget.buffers_cap,
+        bounds: tables::Bounds {
+            segments_max: budget.segments_max,
+            stack_classes: config.stack_classes,
+        },
     }
 }
 
@@ -247,7 +250,6 @@ fn prepare_mapping(
     front.ordinal.store(plan.epoch, Relaxed);
     front.tick_shift.store(Clock::get().shift(), Relaxed);
     front.buffers_cap.store(plan.buffers_cap, Relaxed);
-    front.log.0.clear();
     for c in &front.loss {
         c.store(0, Relaxed);
     }
@@ -258,8 +260,13 @@ fn prepare_mapping(
         let memory = tables::Memory::reserve(budget.stacks_max, budget.stack_words);
         shared.memory = Some(memory.ok_or_else(no_memory)?);
     }
+    tables::withdraw();
+    for epoch in [plan.epoch, plan.epoch ^ 1] {
+        m.log(epoch).clear();
+    }
     if let Some(memory) = &mut shared.memory {
-        memory.begin(plan.epoch, budget.segments_max, config.stack_classes);
+        memory.fill(plan.epoch, plan.bounds);
+        memory.publish(plan.epoch);
     }
     while front.pool.0.free() < FIRST_BUFFERS.min(plan.buffers_cap) {
         match m.grow(0) {
@@ -502,15 +509,14 @@ impl Shared {
         let Some(session) = self.session.take() else { return };
         let Some(m) = registry::mapping() else { return };
         self.aside.extend(&session.controller.aside);
-        if session.controller.totals.stuck != 0 {
+        let Controller { memory, totals, .. } = session.controller;
+        if totals.stuck != 0 {
             // Threads stand inside an event: what they may touch stays mapped, for them.
-            self.memory = None;
             return;
         }
-        let segments: Vec<u32> = m.front().log.0.segments(m).collect();
-        m.front().log.0.clear();
-        for index in segments.into_iter().filter(|i| *i < m.len()) {
-            m.push_free(index);
+        self.memory = memory;
+        for epoch in [0, 1] {
+            m.retire_log(epoch);
         }
     }
 }

@@ -52,6 +52,11 @@ fn resume(generation: u8) -> Vec<Op> {
     [vec![Op::Turn(generation)], collect(generation)].concat()
 }
 
+/// A pause that came to nothing, since somebody stayed inside: the generation goes on.
+fn pause_in_vain(generation: u8) -> Vec<Op> {
+    [pause(generation), vec![Op::Turn(generation)]].concat()
+}
+
 fn advance(generation: u8) -> Vec<Op> {
     [vec![Op::Turn(generation), Op::Barrier, Op::Look], collect(generation)].concat()
 }
@@ -73,9 +78,10 @@ fn patient_stop(generation: u8) -> Vec<Op> {
     [turn, collect(generation + 1), vec![Op::Release, Op::SwitchOff]].concat()
 }
 
-/// One session: pause and snapshot, resumed in the next generation; advance; stop.
+/// One session: a pause in vain; pause and snapshot, resumed in the next generation; advance; stop.
 pub fn one_session() -> Vec<Op> {
-    [start(1), pause(1), resume(2), advance(3), pause(3), patient_stop(3)].concat()
+    let pauses = [start(1), pause_in_vain(1), pause(1), resume(2)].concat();
+    [pauses, advance(3), pause(3), patient_stop(3)].concat()
 }
 
 /// A stop with its deadline, then a second session whose first generation is `second`.

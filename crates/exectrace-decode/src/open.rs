@@ -154,11 +154,18 @@ impl Open {
     }
 
     /// Begins anew where the trace tells all; keeps when spans began where it agrees with that.
+    ///
+    /// A kind of 0 is a span of an earlier table epoch: what is known at its place holds, if that
+    /// is of an earlier epoch too.
     fn state(&mut self, spans: List<'_>, deeper: u64, tables: u32) {
         let total = spans.len().saturating_add(deeper);
         let mine = self.deeper.saturating_add(self.count as u64);
         let open = self.levels.get(..self.count).unwrap_or_default();
-        let agreed = spans.iter().zip(open).take_while(|(kind, own)| *kind == own.kind).count();
+        let agrees = |(kind, own): &(u64, &Level)| match own.tables == tables {
+            true => *kind == own.kind,
+            false => *kind == 0,
+        };
+        let agreed = spans.iter().zip(open).take_while(agrees).count();
         if total == mine && agreed as u64 == spans.len().min(self.count as u64) {
             return;
         }
@@ -217,6 +224,28 @@ mod tests {
         assert_eq!(o.ended(), Some(OpenSpan { kind: 65, began: None, tables: 0 }));
         apply(&mut o, Action::SpanEnd, 33, 6, &[]);
         assert_eq!(o.ended().unwrap().began, Some(1));
+    }
+
+    #[test]
+    fn spans_of_an_earlier_epoch_keep_their_names() {
+        let mut o = Open::default();
+        let mut at = |action, kind, tables, fields: &[u8]| {
+            o.apply(Change { action, kind, ticks: 1, tables, fields }, &mut 0);
+            (o.depth(), o.ended().map(|e| (e.kind, e.tables, e.began)))
+        };
+        at(Action::SpanBegin, 64, 0, &[]);
+        at(Action::SpanBegin, 65, 0, &[]);
+        // Epoch 1 opens: both are of the one before; then one begins that has the first's number.
+        assert_eq!(at(Action::State, 32, 1, &[0, 2, 0, 0, 0]), (2, None));
+        at(Action::SpanBegin, 64, 1, &[]);
+        assert_eq!(at(Action::State, 32, 1, &[0, 3, 0, 0, 0x80, 1, 0]), (3, None));
+        assert_eq!(at(Action::SpanEnd, 33, 1, &[]), (2, Some((64, 1, Some(1)))));
+        assert_eq!(at(Action::SpanEnd, 33, 1, &[]), (1, Some((65, 0, Some(1)))));
+        // What stands there is of this epoch, so it is another span: its name is not known.
+        at(Action::SpanBegin, 66, 1, &[]);
+        assert_eq!(at(Action::State, 32, 1, &[0, 2, 0, 0, 0]), (2, None));
+        assert_eq!(at(Action::SpanEnd, 33, 1, &[]), (1, Some((0, 1, None))));
+        assert_eq!(at(Action::SpanEnd, 33, 1, &[]), (0, Some((64, 0, Some(1)))));
     }
 
     #[test]

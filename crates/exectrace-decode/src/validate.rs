@@ -89,7 +89,8 @@ impl fmt::Display for Problem {
 /// The open spans of a lane.
 #[derive(Debug, Default)]
 struct Spans {
-    open: Vec<u64>,
+    /// Kind and table epoch of each.
+    open: Vec<(u64, u32)>,
     deeper: u64,
     /// Whether the account began where nothing was open, or at a `State` event. No thread has open
     /// spans in its side lane when a session begins; of its main lane only its start says that.
@@ -549,14 +550,14 @@ impl Look<'_> {
         let task = self.accounts.tasks.entry(h.thread).or_default();
         let spans = &mut self.accounts.lanes.entry((h.thread, h.lane)).or_default().spans;
         let wrong = match (Kind::from_u64(kind), site) {
-            (_, Some(Class::Span)) => spans.begin(kind),
+            (_, Some(Class::Span)) => spans.begin(kind, h.epoch),
             (Some(Kind::ThreadStart), _) => {
                 spans.known = true;
                 None
             }
             (Some(Kind::SpanEnd), _) => spans.end(),
             (Some(Kind::SpanEndAt), _) => spans.end_at(r.varint().unwrap_or(0)),
-            (Some(Kind::State), _) => spans.state(task, &mut r),
+            (Some(Kind::State), _) => spans.state(task, h.epoch, &mut r),
             (Some(Kind::TaskSwitch), _) => {
                 *task = r.varint().unwrap_or(0);
                 None
@@ -578,9 +579,9 @@ fn is_ours(kind: u64) -> bool {
 }
 
 impl Spans {
-    fn begin(&mut self, kind: u64) -> Option<String> {
+    fn begin(&mut self, kind: u64, epoch: u32) -> Option<String> {
         match self.open.len() < SPANS_MAX && self.deeper == 0 {
-            true => self.open.push(kind),
+            true => self.open.push((kind, epoch)),
             false => self.deeper += 1,
         }
         None
@@ -609,18 +610,22 @@ impl Spans {
     }
 
     /// Compares the account with what the trace says, which holds from here on.
-    fn state(&mut self, own_task: &mut u64, r: &mut Reader<'_>) -> Option<String> {
+    ///
+    /// A kind of 0 is any span of an earlier epoch.
+    fn state(&mut self, own_task: &mut u64, epoch: u32, r: &mut Reader<'_>) -> Option<String> {
         let (task, spans, deeper) = (r.varint()?, r.list()?, r.varint()?);
         let said = spans.len().saturating_add(deeper);
         let counted = self.deeper.saturating_add(self.open.len() as u64);
-        let same = spans.iter().zip(&self.open).all(|(a, b)| a == *b);
+        let here = |(kind, of): &(u64, u32)| if *of == epoch { *kind } else { 0 };
+        let same = spans.iter().zip(&self.open).all(|(said, own)| said == here(own));
         let wrong = match self.known {
             true if said != counted => Some(format!("{said} spans are open, {counted} had begun")),
             true if !same => Some("other spans are open than those that began".into()),
             true if task != *own_task => Some(format!("works for task {task}, not for {own_task}")),
             _ => None,
         };
-        self.open = spans.iter().take(SPANS_MAX).collect();
+        let of = |kind| if kind == 0 { 0 } else { epoch };
+        self.open = spans.iter().take(SPANS_MAX).map(|kind| (kind, of(kind))).collect();
         self.deeper = said.saturating_sub(self.open.len() as u64);
         (*own_task, self.known) = (task, true);
         wrong
