@@ -21,7 +21,8 @@ fn listed() -> Vec<std::ops::RangeInclusive<u32>> {
     let from = page.find("hex digits `}` the characters").expect("the list of escapes");
     let list = page[from..].split_once("characters").unwrap().1;
     let list = &list[..list.find("\n\n").unwrap()];
-    let words: Vec<&str> = list.split([' ', '\n', ',', '.', ':']).filter(|w| *w != "").collect();
+    let words: Vec<&str> =
+        list.split([' ', '\n', ',', '.', ':']).filter(|w| !w.is_empty()).collect();
     let hex = |w: &str| u32::from_str_radix(w, 16).ok();
     let mut ranges: Vec<std::ops::RangeInclusive<u32>> = Vec::new();
     let mut to = false;
