@@ -270,7 +270,7 @@ fn fork_while_sessions_start_and_stop() {
     });
 }
 
-/// A child that exits in the ordinary way adds nothing to its parent's file.
+/// Whatever a child does and however it ends, not a byte of its parent's file is its own.
 #[test]
 fn a_child_leaves_the_file_alone() {
     alone("a_child_leaves_the_file_alone", 30, || {
@@ -282,14 +282,19 @@ fn a_child_leaves_the_file_alone() {
         let t = tally();
         for n in 0..20 {
             t.probe(n);
-            let pid = Way::Fork.fork();
+            let before = std::fs::read(&path).unwrap();
+            let way = [Way::Fork, Way::ForkAlone, Way::Clone][n as usize % 3];
+            let pid = way.fork();
             if pid == 0 {
-                child_does(true, || child_is_off_then_records(false));
+                child_does(n % 2 == 0, || child_is_off_then_records(n % 4 == 0));
             }
             wait_for(pid);
+            // The parent's own thread may have written on.
+            assert!(std::fs::read(&path).unwrap().starts_with(&before), "{way:?}");
         }
-        trace::stop().unwrap();
+        let summary = trace::stop().unwrap();
         let bytes = std::fs::read(&path).unwrap();
+        assert_eq!(bytes.len() as u64, summary.bytes, "nobody else wrote a byte");
         std::fs::remove_file(&path).unwrap();
         assert_exact(&[bytes], 0);
         assert_eq!(t.recorded.load(Relaxed), 20);
@@ -355,5 +360,124 @@ fn children_of_vfork() {
         assert_eq!(summary.lost, 50);
         assert_exact(&[capture.take()], 0);
         assert_eq!(t.recorded.load(Relaxed), 1 + 20 * support::multiplier() * 151);
+    });
+}
+
+/// Forks while another thread starts the first session of the process, wherever that is then.
+#[test]
+fn fork_while_the_first_session_starts() {
+    alone("fork_while_the_first_session_starts", 90, || {
+        let mut children = 0;
+        for _ in 0..12 * support::multiplier() {
+            // A process in which nothing was started yet.
+            let pid = Way::Fork.fork();
+            if pid == 0 {
+                child_does(false, fork_beside_a_first_start);
+            }
+            wait_for(pid);
+            children += 1;
+        }
+        assert!(children >= 12);
+    });
+}
+
+fn fork_beside_a_first_start() {
+    static STARTED: AtomicBool = AtomicBool::new(false);
+    // Whoever hangs is killed, and so are its children, which have an alarm of their own.
+    let hangs_after = |seconds| {
+        // SAFETY: a number.
+        unsafe { libc::alarm(seconds) }
+    };
+    hangs_after(40);
+    let starter = std::thread::spawn(|| {
+        trace::start(std::io::sink()).unwrap();
+        STARTED.store(true, Relaxed);
+    });
+    let mut children = Vec::new();
+    while !STARTED.load(Relaxed) && children.len() < 50 {
+        let pid = Way::Fork.fork();
+        if pid == 0 {
+            hangs_after(20);
+            child_does(true, || child_is_off_then_records(true));
+        }
+        children.push(pid);
+    }
+    starter.join().unwrap();
+    children.into_iter().for_each(wait_for);
+    trace::stop().unwrap();
+}
+
+/// The descriptors of the process `pid`, with what they are.
+fn descriptors(pid: &str) -> Vec<(u32, PathBuf)> {
+    let folder = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let one = |e: std::fs::DirEntry| {
+        Some((e.file_name().to_str()?.parse().ok()?, std::fs::read_link(e.path()).ok()?))
+    };
+    let mut all: Vec<_> = folder.flatten().filter_map(one).collect();
+    all.sort();
+    all
+}
+
+/// Programs that are started while a session writes to a file, from a mapping that is a file too,
+/// find none of the two open; and the recorder keeps none open but the program's own.
+#[test]
+fn other_programs_inherit_nothing() {
+    alone("other_programs_inherit_nothing", 60, || {
+        let folder = PathBuf::from("/dev/shm").join(format!("fork-{}", std::process::id()));
+        if std::fs::create_dir(&folder).is_err() {
+            println!("skipped: no tmpfs at /dev/shm");
+            return;
+        }
+        let path = folder.join("trace");
+        let before = descriptors("self").len();
+        let file = std::fs::File::create(&path).unwrap();
+        trace::Config::new().mapping_dir(&folder).start(file).unwrap();
+        let t = tally();
+        t.probe(1);
+        let ours = |all: &[(u32, PathBuf)]| all.iter().filter(|d| d.1.starts_with(&folder)).count();
+        let here = descriptors("self");
+        assert_eq!((here.len(), ours(&here)), (before + 1, 1), "the writer's file: {here:?}");
+
+        // Each says what it has open, in a file of its own: sh itself, opened by number.
+        let said = folder.join("said");
+        let script = format!("ls -l /proc/$$/fd > {}", said.display());
+        let c_script = std::ffi::CString::new(script.clone()).unwrap();
+        let mut seen = 0;
+        for way in 0..4 {
+            match way {
+                // SAFETY: a string that ends with zero.
+                0 => assert_eq!(unsafe { libc::system(c_script.as_ptr()) }, 0),
+                // posix_spawn.
+                1 => {
+                    assert!(std::process::Command::new("sh").args(["-c", &script]).status().is_ok())
+                }
+                _ => {
+                    let way = [Way::Fork, Way::Clone][way - 2];
+                    let (sh, c) = (c"/bin/sh".as_ptr(), c"-c".as_ptr());
+                    let args = [sh, c, c_script.as_ptr(), std::ptr::null()];
+                    let pid = way.fork();
+                    if pid == 0 {
+                        // SAFETY: strings that end with zero, in an array that ends with null.
+                        unsafe { libc::execv(sh, args.as_ptr()) };
+                        // SAFETY: ends the child.
+                        unsafe { libc::_exit(1) };
+                    }
+                    let mut status = 0;
+                    // SAFETY: our own child, a valid place.
+                    assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
+                }
+            }
+            let open = std::fs::read_to_string(&said).unwrap();
+            std::fs::remove_file(&said).unwrap();
+            assert!(open.contains("said"), "{way}: its own output: {open}");
+            let inherited = open.lines().filter(|l| l.contains(folder.to_str().unwrap()));
+            assert_eq!(inherited.filter(|l| !l.ends_with("said")).count(), 0, "{way}: {open}");
+            assert_eq!(t.probe(2), Outcome::Recorded);
+            seen += 1;
+        }
+        assert_eq!(seen, 4);
+        trace::stop().unwrap();
+        assert_exact(&[std::fs::read(&path).unwrap()], 0);
+        std::fs::remove_dir_all(&folder).unwrap();
     });
 }

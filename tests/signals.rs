@@ -507,3 +507,35 @@ fn siglongjmp_out_of_events() {
         println!("{left} events were left, {gone} with their buffer");
     });
 }
+
+/// Reads while the thread that it has interrupted is ending the session.
+extern "C" fn reads_in_a_stop(_signal: c_int) {
+    const STOPPING: u32 = 3;
+    if trace::registry::switch().state.load(Relaxed) != STOPPING {
+        return;
+    }
+    match trace::read_trace() {
+        Err(trace::ReadError::WouldDeadlock) => REFUSED.fetch_add(1, Relaxed),
+        // The end of reading is a change of the state too.
+        Err(trace::ReadError::Busy) => 0,
+        _ => ODD.fetch_add(1, Relaxed),
+    };
+}
+
+/// What a handler reads in the middle of `stop` would come only when the handler has returned.
+#[test]
+fn a_handler_that_reads_where_its_thread_stops_is_refused() {
+    alone("a_handler_that_reads_where_its_thread_stops_is_refused", 30, || {
+        handle(libc::SIGPROF, 0, reads_in_a_stop);
+        let _timer = Timer::every(libc::SIGPROF, Duration::from_micros(20));
+        let mut sessions = 0;
+        while sessions < 60 || REFUSED.load(Relaxed) < 20 {
+            sessions += 1;
+            Config::new().memory_bytes(4 << 20).start_reading().unwrap();
+            assert_eq!(trace::emit_probe(sessions), Outcome::Recorded);
+            trace::stop().unwrap();
+            support::assert_valid(&support::read_all());
+        }
+        assert_eq!(ODD.load(Relaxed), 0);
+    });
+}

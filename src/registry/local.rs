@@ -30,7 +30,7 @@ pub const REGISTERS: u32 = 8;
 pub const STARTS: u32 = 16;
 /// Events go through the cold path: fence mode, or a clock without a counter.
 pub const SLOW: u32 = 32;
-/// The thread holds the lock of the session's controller, or waits for it.
+/// The thread is ending the session, or holds the lock of its controller, or waits for that.
 pub const CONTROLS: u32 = 64;
 
 /// The next buffer begins with `State` in any case: an event that changed the state was lost.

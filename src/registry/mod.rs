@@ -6,7 +6,8 @@
 //!    process that started: it stands on a page that a forked child finds zeroed.
 
 use std::ffi::c_void;
-use std::sync::OnceLock;
+use std::path::Path;
+use std::path::PathBuf;
 
 pub mod gate;
 pub mod local;
@@ -18,6 +19,7 @@ use crate::mapping::Mapping;
 use crate::mapping::record;
 use crate::mapping::record::Record;
 use crate::registry::local::Local;
+use crate::sync::AtomicPtr;
 use crate::sync::AtomicU32;
 use crate::sync::Ordering::Acquire;
 use crate::sync::Ordering::Relaxed;
@@ -50,7 +52,21 @@ static SWITCH: sys::wipe::Page<Switch> = sys::wipe::Page::new(Switch {
     asked: AtomicU32::new(0),
 });
 
-static MAPPING: OnceLock<Mapping> = OnceLock::new();
+/// The mapping and where it was asked for; never freed.
+struct Made {
+    mapping: Mapping,
+    dir: Option<PathBuf>,
+}
+
+/// Null until it is made, by start() alone. No `OnceLock`: a child that is forked while another
+/// thread makes it would wait for that thread.
+static MADE: AtomicPtr<Made> = AtomicPtr::new(std::ptr::null_mut());
+
+fn made() -> Option<&'static Made> {
+    // Acquire: pairs with the Release in `prepare`.
+    // SAFETY: null, or leaked by `prepare`.
+    unsafe { MADE.load(Acquire).as_ref() }
+}
 
 /// The words that a forked child finds zeroed.
 #[inline(always)]
@@ -67,7 +83,7 @@ pub fn is_on() -> bool {
 /// The mapping, once a session was started.
 #[inline]
 pub fn mapping() -> Option<&'static Mapping> {
-    MAPPING.get()
+    made().map(|made| &made.mapping)
 }
 
 /// What `prepare` found.
@@ -79,36 +95,46 @@ pub enum Prepare {
     Elsewhere,
 }
 
-static DIRECTORY: OnceLock<Option<std::path::PathBuf>> = OnceLock::new();
+/// Makes every child that is forked from here on find the words of the switch zeroed. Before the
+/// first of them is set: a child of the moment in between would be starting for ever.
+pub fn arm() {
+    static ARMED: AtomicU32 = AtomicU32::new(0);
+    // Two threads may both do it; a second handler does nothing that the first has not done.
+    if ARMED.load(Relaxed) == 0 {
+        sys::wipe::wipe_on_fork(&SWITCH);
+        sys::process::at_fork_child(child_after_fork);
+        ARMED.store(1, Relaxed);
+    }
+}
 
-/// Makes the mapping and the hooks of the process, once; renews the mapping in a forked child.
+/// Makes the mapping and the hook of the threads' ends, once; renews the mapping in a forked child.
 ///
 /// Called by start() alone, while it holds the session's state.
 /// `exits` is called on each registered thread as it ends.
 pub fn prepare(
-    dir: Option<&std::path::Path>,
+    dir: Option<&Path>,
     exits: unsafe extern "C" fn(*mut c_void),
 ) -> Result<&'static Mapping, Prepare> {
-    let m = match MAPPING.get() {
-        Some(m) => {
-            if dir.is_some() && DIRECTORY.get().and_then(|d| d.as_deref()) != dir {
+    let m = match made() {
+        Some(made) => {
+            if dir.is_some() && made.dir.as_deref() != dir {
                 return Err(Prepare::Elsewhere);
             }
             if SWITCH.canary.load(Relaxed) == 0 {
                 // After a fork without handlers the thread still holds what is replaced here; after
                 // one inside an event, that event's end has opened the record of nobody.
                 local::with(Local::detach);
-                m.renew().map_err(Prepare::Mapping)?;
+                made.mapping.renew().map_err(Prepare::Mapping)?;
             }
-            m
+            &made.mapping
         }
         None => {
-            let m = Mapping::reserve(dir).map_err(Prepare::Mapping)?;
-            let _ = DIRECTORY.set(dir.map(Into::into));
-            sys::wipe::wipe_on_fork(&SWITCH);
+            let mapping = Mapping::reserve(dir).map_err(Prepare::Mapping)?;
             sys::thread::exit_key(exits);
-            sys::process::at_fork_child(child_after_fork);
-            MAPPING.get_or_init(|| m)
+            let made = Box::leak(Box::new(Made { mapping, dir: dir.map(Into::into) }));
+            // Release: pairs with the Acquire in `made`.
+            MADE.store(made, Release);
+            &made.mapping
         }
     };
     SWITCH.canary.store(1, Relaxed);

@@ -135,6 +135,7 @@ pub(crate) fn begin(
     {
         return Err(StartError::InVforkChild);
     }
+    registry::arm();
     change(IDLE, STARTING).map_err(|now| match now {
         SEALED => StartError::Undelivered,
         _ => StartError::AlreadyStarted,
@@ -389,6 +390,8 @@ fn stop_within(at_most: Option<Duration>, reason: u64) -> Result<Summary, StopEr
     {
         return Err(StopError::InVforkChild);
     }
+    // A handler that interrupts this must not wait for it, nor read until it is done.
+    let _controls = local::flagged(local::CONTROLS);
     change(RUNNING, STOPPING).map_err(|_| StopError::NotStarted)?;
     let _never_waits = local::flagged(local::NEVER_WAITS);
     let Some(m) = registry::mapping() else { return Err(StopError::NotStarted) };

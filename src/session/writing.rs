@@ -27,6 +27,7 @@ use crate::session::WRITER;
 use crate::session::count_undelivered;
 use crate::session::set_state;
 use crate::session::sleep_until;
+use crate::sync::AtomicU32;
 use crate::sync::Ordering::AcqRel;
 use crate::sync::Ordering::Acquire;
 use crate::sync::Ordering::Relaxed;
@@ -71,11 +72,14 @@ pub(super) fn spawn(writer: Box<dyn Write + Send>) -> io::Result<()> {
     Ok(())
 }
 
+/// No `Once`: a child that is forked in the middle of it would wait for ever. Two hooks are as good
+/// as one.
 fn exit_hook() {
-    static ONCE: std::sync::Once = std::sync::Once::new();
-    ONCE.call_once(|| {
+    static HOOKED: AtomicU32 = AtomicU32::new(0);
+    if HOOKED.load(Relaxed) == 0 {
         sys::at_exit(super::at_exit);
-    });
+        HOOKED.store(1, Relaxed);
+    }
 }
 
 fn take_writer() -> Option<Box<dyn Write + Send>> {
