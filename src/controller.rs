@@ -324,10 +324,13 @@ impl Controller {
         });
     }
 
+    /// Defines modules that came. Once one has gone, an address of this epoch may be of what stood
+    /// there before: what came then is defined in the next epoch only, and unknown in this one.
     fn poll_modules(&mut self) {
         match self.modules.poll() {
-            modules::Change::Same => return,
-            modules::Change::Added => {}
+            modules::Change::Same => {}
+            modules::Change::Added if self.unloaded => {}
+            modules::Change::Added => self.define_modules(),
             modules::Change::Removed => {
                 self.unloaded = true;
                 self.put_control(|w| {
@@ -336,7 +339,6 @@ impl Controller {
                 });
             }
         }
-        self.define_modules();
     }
 
     /// Writes the loaded modules as definitions of the epoch that runs.
