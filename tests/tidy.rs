@@ -86,12 +86,16 @@ const UNSAFE: [(&str, &str); 37] = [
 ];
 
 /// A crate of the workspace may depend on these of ours.
-const STAIR: [(&str, &[&str]); 5] = [
+const STAIR: [(&str, &[&str]); 6] = [
     ("exectrace", &[]),
     ("exectrace-symbolize", &[]),
     ("exectrace-decode", &["exectrace"]),
     ("exectrace-testkit", &["exectrace", "exectrace-decode"]),
-    ("exectrace-cli", &["exectrace", "exectrace-decode", "exectrace-symbolize"]),
+    ("exectrace-analyze", &["exectrace", "exectrace-decode"]),
+    (
+        "exectrace-cli",
+        &["exectrace", "exectrace-decode", "exectrace-analyze", "exectrace-symbolize"],
+    ),
 ];
 /// What the recorder may bring into a program.
 const RECORDER_NEEDS: [&str; 1] = ["libc"];

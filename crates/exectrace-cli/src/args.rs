@@ -37,6 +37,10 @@ pub enum Command {
     Events(cmd::events::Options),
     /// List the threads
     Threads(cmd::threads::Options),
+    /// Sum up spans by their name: how often, how long, how much of it on their own
+    Spans(cmd::spans::Options),
+    /// Sum up tasks by their name, or list them with the threads that they ran on
+    Tasks(cmd::tasks::Options),
     /// Print every batch and event as it stands in the file
     Dump(cmd::dump::Options),
 }

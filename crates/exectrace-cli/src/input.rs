@@ -21,12 +21,14 @@ pub struct Input {
     live: bool,
     piece: Vec<u8>,
     bytes_read: u64,
+    bytes_total: Option<u64>,
 }
 
 impl Input {
     /// Opens the file; `-` is standard input.
     pub fn open(path: &Path) -> Result<Input, Failure> {
         let mut name = String::new();
+        let mut bytes_total = None;
         let (from, live): (Box<dyn Read>, bool) = if path.as_os_str() == "-" {
             name.push_str("standard input");
             (Box::new(io::stdin()), true)
@@ -38,9 +40,11 @@ impl Input {
             if meta.is_dir() {
                 return Err(Failure::Refused(format!("{name}: is a directory, expected a trace")));
             }
+            bytes_total = meta.is_file().then_some(meta.len());
             (Box::new(file), !meta.is_file())
         };
-        Ok(Input { name, from, live, piece: vec![0; PIECE_BYTES], bytes_read: 0 })
+        let piece = vec![0; PIECE_BYTES];
+        Ok(Input { name, from, live, piece, bytes_read: 0, bytes_total })
     }
 
     /// Its name, escaped.
@@ -56,6 +60,11 @@ impl Input {
     /// How many bytes were read so far.
     pub fn bytes_read(&self) -> u64 {
         self.bytes_read
+    }
+
+    /// How many bytes there are, where that is known.
+    pub fn bytes_total(&self) -> Option<u64> {
+        self.bytes_total
     }
 
     /// The next piece; empty at the end.

@@ -11,10 +11,14 @@
 mod args;
 mod cmd;
 mod failure;
+mod filter;
 mod input;
 mod json;
+mod lengths;
 mod output;
+mod progress;
 mod stacks;
+mod table;
 mod time;
 mod value;
 mod verdict;
@@ -44,8 +48,11 @@ fn main() -> ExitCode {
         Command::Stat(args) => cmd::stat::run(args, &mut out),
         Command::Events(args) => cmd::events::run(args, &mut out),
         Command::Threads(args) => cmd::threads::run(args, &mut out),
+        Command::Spans(args) => cmd::spans::run(args, &mut out),
+        Command::Tasks(args) => cmd::tasks::run(args, &mut out),
         Command::Dump(args) => cmd::dump::run(args, &mut out),
     };
+    out.read();
     match done.and_then(|verdict| out.finish().map(|()| verdict)) {
         Ok(verdict) => verdict.exit_code(),
         Err(Failure::NobodyReads) => ExitCode::SUCCESS,

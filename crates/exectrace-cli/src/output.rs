@@ -10,6 +10,8 @@ use std::io::Write;
 use trace_decode::text;
 
 use crate::failure::Failure;
+use crate::input::Input;
+use crate::progress::Progress;
 
 /// What a stretch of text is, for its colour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,10 +47,23 @@ pub fn push_safe(bytes: &[u8], line: &mut String) {
     }
 }
 
+/// Text of a trace for people, escaped.
+pub fn safe(bytes: &[u8]) -> String {
+    let mut out = String::new();
+    push_safe(bytes, &mut out);
+    out
+}
+
+/// Narrowest width that output is made for.
+const WIDTH_MIN: usize = 40;
+
 /// Standard output.
 pub struct Out {
     to: BufWriter<StdoutLock<'static>>,
     colours: bool,
+    width: Option<usize>,
+    is_terminal: bool,
+    progress: Progress,
 }
 
 impl Out {
@@ -58,7 +73,37 @@ impl Out {
         let refused = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|v| v == "dumb");
         let colours = stdout.is_terminal() && !refused && !dumb;
-        Out { to: BufWriter::with_capacity(64 << 10, stdout.lock()), colours }
+        let is_terminal = stdout.is_terminal();
+        let to = BufWriter::with_capacity(64 << 10, stdout.lock());
+        let width = width(is_terminal);
+        Out { to, colours, width, is_terminal, progress: Progress::new() }
+    }
+
+    /// How wide output may be; `None` where nobody has said so, as for a file or a pipe.
+    pub fn width(&self) -> Option<usize> {
+        self.width
+    }
+
+    /// Shows how far the input was read, where that takes long.
+    pub fn reading(&mut self, input: &Input) {
+        self.progress.update(input.bytes_read(), input.bytes_total());
+    }
+
+    /// Runs what writes to standard error.
+    pub fn aside<T>(&self, write: impl FnOnce() -> T) -> T {
+        self.progress.aside(write)
+    }
+
+    /// What is read has been read.
+    pub fn read(&mut self) {
+        self.progress.end();
+    }
+
+    /// Output comes: where it goes to the terminal, the bar has to go.
+    fn make_way(&mut self) {
+        if self.is_terminal && self.progress.is_drawn() {
+            self.progress.end();
+        }
     }
 
     /// Writes text that is already escaped.
@@ -68,11 +113,13 @@ impl Out {
 
     /// Writes what a format gives, already escaped.
     pub fn put(&mut self, text: fmt::Arguments<'_>) -> Result<(), Failure> {
+        self.make_way();
         self.to.write_fmt(text).map_err(Failure::output)
     }
 
     /// Writes bytes that are already safe.
     pub fn bytes(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        self.make_way();
         self.to.write_all(bytes).map_err(Failure::output)
     }
 
@@ -106,8 +153,17 @@ impl Out {
 
     /// Hands on what was written, for the last time.
     pub fn finish(mut self) -> Result<(), Failure> {
+        self.read();
         self.flush()
     }
+}
+
+/// The width that a person has asked for by `COLUMNS`, or that the terminal has.
+fn width(is_terminal: bool) -> Option<usize> {
+    let asked = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
+    let own = || Some(usize::from(terminal_size::terminal_size()?.0.0));
+    let width = asked.filter(|width| *width > 0);
+    width.or_else(|| is_terminal.then(own).flatten()).map(|width| width.max(WIDTH_MIN))
 }
 
 #[cfg(test)]

@@ -38,6 +38,38 @@ pub fn duration(ns: u64) -> String {
     format!("{}.{:03} {name}", ns / unit, ns % unit / (unit / 1_000))
 }
 
+/// A duration in three digits: `999 ns`, `1.50 us`, `61.0 s`; from 1,000 s on in whole seconds.
+pub fn short(ns: u64) -> String {
+    if ns < 1_000 {
+        return format!("{ns} ns");
+    }
+    let mut unit = (1_000, "us");
+    for larger in [(1_000_000, "ms"), (NS, "s")] {
+        // What would be rounded to 1,000 of a unit is 1 of the next.
+        if ns.saturating_add(larger.0 / 2_000) >= larger.0 {
+            unit = larger;
+        }
+    }
+    let (unit, name) = unit;
+    let rounded = |of: u64| ns.saturating_add(of / 2) / of;
+    match (rounded(unit / 100), rounded(unit / 10)) {
+        (hundredths @ ..1_000, _) => {
+            format!("{}.{:02} {name}", hundredths / 100, hundredths % 100)
+        }
+        (_, tenths @ ..1_000) => format!("{}.{} {name}", tenths / 10, tenths % 10),
+        _ => format!("{} {name}", count(rounded(unit))),
+    }
+}
+
+/// A part of a whole in percent, with one digit behind the point; nothing of nothing is nothing.
+pub fn percent(part: u64, whole: u64) -> String {
+    if whole == 0 {
+        return String::new();
+    }
+    let tenths = (u128::from(part) * 2_000 / u128::from(whole)).div_ceil(2);
+    format!("{}.{}", tenths / 10, tenths % 10)
+}
+
 /// A number with commas between its thousands.
 pub fn count(n: u64) -> String {
     let digits = n.to_string();
@@ -83,6 +115,26 @@ mod tests {
         assert_eq!(duration(1_500), "1.500 us");
         assert_eq!(duration(12_345_678), "12.345 ms");
         assert_eq!(duration(61 * NS), "61.000 s");
+        for (ns, want) in [
+            (0, "0 ns"),
+            (999, "999 ns"),
+            (1_000, "1.00 us"),
+            (1_004, "1.00 us"),
+            (1_005, "1.01 us"),
+            (9_994, "9.99 us"),
+            (9_995, "10.0 us"),
+            (99_949, "99.9 us"),
+            (99_950, "100 us"),
+            (999_499, "999 us"),
+            (999_500, "1.00 ms"),
+            (12_345_678, "12.3 ms"),
+            (999_500_000, "1.00 s"),
+            (61 * NS, "61.0 s"),
+            (86_400 * NS, "86,400 s"),
+            (u64::MAX, "18,446,744,073 s"),
+        ] {
+            assert_eq!(short(ns), want, "{ns}");
+        }
         assert_eq!(count(0), "0");
         assert_eq!(count(999), "999");
         assert_eq!(count(1_000), "1,000");

@@ -10,13 +10,19 @@ use trace::encode::field::Text;
 use trace::encode::field::ty;
 use trace::encode::schema;
 
-const COMMANDS: [&[&str]; 8] = [
+const COMMANDS: [&[&str]; 14] = [
     &["stat"],
     &["stat", "--json"],
     &["events"],
     &["events", "--json"],
     &["threads"],
     &["threads", "--json"],
+    &["spans"],
+    &["spans", "--json"],
+    &["tasks"],
+    &["tasks", "--json"],
+    &["tasks", "--list"],
+    &["tasks", "--list", "--json"],
     &["dump"],
     &["dump", "--json"],
 ];
@@ -88,7 +94,8 @@ fn usage_errors_are_1_and_help_is_0() {
     }
     let ran = run(&["events", "x", "--thread", "main"]);
     assert_eq!(ran.status, 1);
-    for command in [&[][..], &["stat"], &["events"], &["threads"], &["dump"]] {
+    let commands = ["stat", "events", "threads", "spans", "tasks", "dump"];
+    for command in commands.iter().map(std::slice::from_ref).chain([&[][..]]) {
         let mut args = command.to_vec();
         args.push("--help");
         let out = run(&args).complete();
@@ -190,6 +197,9 @@ fn hostile_text_is_shown_and_does_nothing() {
         b.add(|w| schema::Module::put(w, 0, 1 << 40, 0, hostile, hostile, 1, 1));
         b.add(|w| schema::Stack::put(w, 3, 0, &[55, 66]));
         b.add(|w| schema::Site::put(w, 65, 1, 1, 1, 1, 1, 1, &[("stack", ty::STACK)]));
+        b.add(|w| schema::Site::put(w, 66, 4, 0, 1, 1, 1, 1, &[]));
+        let task = [("task", ty::TASK), ("parent", ty::TASK)];
+        b.add(|w| schema::Site::put(w, 67, 5, 0, 1, 1, 1, 1, &task));
     });
     made.structural(4, |b| {
         b.add(|w| schema::Note::put(w, hostile, hostile));
@@ -203,6 +213,12 @@ fn hostile_text_is_shown_and_does_nothing() {
         });
         b.site(65, 0, |w| w.varint(3));
         b.site(63, 0, |_| Some(()));
+        b.site(66, 0, |_| Some(()));
+        b.site(67, 0, |w| {
+            w.varint(5)?;
+            w.varint(0)
+        });
+        b.add(|w| schema::TaskSwitch::put(w, 0, 5));
     });
     made.end(1_000, 1);
     for command in COMMANDS {
@@ -214,7 +230,7 @@ fn hostile_text_is_shown_and_does_nothing() {
         }
     }
     let out = run_on(&made.bytes, "hostile", &["events", "--stacks"]).complete();
-    assert_eq!(out.lines().count(), 2 + 3 + 2, "no text breaks its line: {out}");
+    assert_eq!(out.lines().count(), 2 + 6 + 2, "no text breaks its line: {out}");
     let out = run_on(&made.bytes, "hostile-json", &["events", "--json"]).complete();
     let first = &json_lines(&out)[0];
     assert_eq!(first["cut"]["text"], 5_000);

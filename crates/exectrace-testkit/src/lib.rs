@@ -8,6 +8,7 @@ pub mod build;
 pub mod expect;
 pub mod hostile;
 pub mod sample;
+pub mod work;
 
 pub use crate::build::Body;
 pub use crate::build::Field;

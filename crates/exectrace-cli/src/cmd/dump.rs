@@ -64,9 +64,9 @@ pub fn run(options: &Options, out: &mut Out) -> Result<Verdict, Failure> {
         }
         while let Some(item) = scan.next_item().map_err(|e| cmd::refused(&input, &e))? {
             match item {
-                ScanItem::Damage(damage) => verdict.damage(&damage),
+                ScanItem::Damage(damage) => out.aside(|| verdict.damage(&damage)),
                 ScanItem::SessionBegin(_) => session += 1,
-                ScanItem::SessionEnd(s) => verdict.session(session, s),
+                ScanItem::SessionEnd(s) => out.aside(|| verdict.session(session, s)),
                 ScanItem::Batch(_) => {}
             }
         }
@@ -88,6 +88,7 @@ pub fn run(options: &Options, out: &mut Out) -> Result<Verdict, Failure> {
         if at_end {
             return Ok(verdict);
         }
+        out.reading(&input);
         if live {
             out.flush()?;
         }

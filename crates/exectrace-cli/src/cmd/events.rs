@@ -22,6 +22,9 @@ use crate::args::Common;
 use crate::args::Symbols;
 use crate::cmd;
 use crate::failure::Failure;
+use crate::filter;
+use crate::filter::Pattern;
+use crate::filter::Window;
 use crate::input::Input;
 use crate::json;
 use crate::output::Out;
@@ -87,9 +90,12 @@ pub struct Options {
     /// Only events of this kind: SpanEnd, log, span:read_file (may be repeated)
     #[arg(long, value_name = "NAME")]
     kind: Vec<String>,
-    /// Only events of this name: of a site, of the span that ends, a log's category (repeatable)
-    #[arg(long)]
-    name: Vec<String>,
+    /// Only events of this name: of a site, of the span that ends, a log's category; * and ? stand
+    /// for other characters (may be repeated)
+    #[arg(long, value_name = "PATTERN")]
+    name: Vec<Pattern>,
+    #[command(flatten)]
+    window: Window,
     /// Stop after so many events
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
@@ -105,6 +111,7 @@ pub struct Options {
 
 /// Runs the command.
 pub fn run(options: &Options, out: &mut Out) -> Result<Verdict, Failure> {
+    options.window.check()?;
     let mut input = Input::open(&options.common.file)?;
     let mut verdict = Verdict::new(input.name());
     let mut printer = Printer {
@@ -166,11 +173,8 @@ impl Printer<'_> {
         let options = self.options;
         let thread = options.thread.is_empty() || options.thread.contains(&event.thread);
         let kind = || options.kind.is_empty() || options.kind.iter().any(|k| is_kind(event, k));
-        let name = || {
-            let is = |name: Text<'_>| options.name.iter().any(|n| n.as_bytes() == name.bytes);
-            options.name.is_empty() || event.name().is_some_and(is)
-        };
-        thread && kind() && name()
+        let name = || filter::is_named(&options.name, event.name().map(|name| name.bytes));
+        options.window.holds(event.ts_ns) && thread && kind() && name()
     }
 
     fn heading(&mut self, session: &Session, out: &mut Out) -> Result<(), Failure> {

@@ -2,7 +2,9 @@
 
 pub mod dump;
 pub mod events;
+pub mod spans;
 pub mod stat;
+pub mod tasks;
 pub mod threads;
 
 use std::ops::ControlFlow;
@@ -37,10 +39,12 @@ fn merged(
         }
         while let Some(item) = decoder.next_item().map_err(|e| refused(input, &e))? {
             match &item {
-                Item::Damage(damage) => verdict.damage(damage),
-                Item::Overflow { held_bytes } => verdict.out_of_order(*held_bytes as u64),
+                Item::Damage(damage) => out.aside(|| verdict.damage(damage)),
+                Item::Overflow { held_bytes } => {
+                    out.aside(|| verdict.out_of_order(*held_bytes as u64));
+                }
                 Item::SessionBegin(_) => session += 1,
-                Item::SessionEnd(s) => verdict.session(session, s),
+                Item::SessionEnd(s) => out.aside(|| verdict.session(session, s)),
                 _ => {}
             }
             if each(&item, out)?.is_break() {
@@ -48,8 +52,10 @@ fn merged(
             }
         }
         if at_end {
+            out.read();
             return Ok(());
         }
+        out.reading(input);
         if live {
             out.flush()?;
         }
@@ -60,6 +66,7 @@ fn merged(
 fn scanned(
     input: &mut Input,
     verdict: &mut Verdict,
+    out: &mut Out,
     mut each: impl FnMut(&ScanItem<'_>) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
     let mut scan = Scan::new();
@@ -74,16 +81,18 @@ fn scanned(
         }
         while let Some(item) = scan.next_item().map_err(|e| refused(input, &e))? {
             match &item {
-                ScanItem::Damage(damage) => verdict.damage(damage),
+                ScanItem::Damage(damage) => out.aside(|| verdict.damage(damage)),
                 ScanItem::SessionBegin(_) => session += 1,
-                ScanItem::SessionEnd(s) => verdict.session(session, s),
+                ScanItem::SessionEnd(s) => out.aside(|| verdict.session(session, s)),
                 _ => {}
             }
             each(&item)?;
         }
         if at_end {
+            out.read();
             return Ok(());
         }
+        out.reading(input);
     }
 }
 

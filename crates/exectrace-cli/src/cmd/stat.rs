@@ -109,7 +109,7 @@ pub fn run(options: &Options, out: &mut Out) -> Result<Verdict, Failure> {
     let mut stacks = options.symbols.then(|| Stacks::new(&symbols, true));
     let mut sessions: Vec<Summary> = Vec::new();
     let mut by_kind: HashMap<(u32, u64), u64> = HashMap::new();
-    cmd::scanned(&mut input, &mut verdict, |item| {
+    cmd::scanned(&mut input, &mut verdict, out, |item| {
         match item {
             ScanItem::Batch(batch) if batch.is_events() => {
                 for (kind, count) in batch.counts {

@@ -86,7 +86,7 @@ pub fn run(options: &Options, out: &mut Out) -> Result<Verdict, Failure> {
     let mut seen: BTreeMap<u64, Seen> = BTreeMap::new();
     let mut rows: Vec<Row> = Vec::new();
     let mut session_number = 1;
-    cmd::scanned(&mut input, &mut verdict, |item| {
+    cmd::scanned(&mut input, &mut verdict, out, |item| {
         match item {
             ScanItem::Batch(batch) if batch.is_events() => {
                 add(seen.entry(u64::from(batch.header.thread)).or_default(), batch);

@@ -317,8 +317,18 @@ fn assert_no_command_of_a_terminal(bytes: &[u8]) {
 
 pub fn exectrace() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_exectrace"));
-    command.env_remove("NO_COLOR").stdin(Stdio::null());
+    command.env_remove("NO_COLOR").env_remove("COLUMNS").stdin(Stdio::null());
     command
+}
+
+/// Runs the command on a trace with a terminal's width.
+pub fn run_wide(bytes: &[u8], name: &str, columns: u32, args: &[&str]) -> Ran {
+    let file = File::new(name, bytes);
+    let output = exectrace().args(args).arg(&file.0).env("COLUMNS", columns.to_string()).output();
+    let mut ran = Ran::of(output.unwrap());
+    ran.out = ran.out.replace(file.path(), "FILE");
+    ran.err = ran.err.replace(file.path(), "FILE");
+    ran
 }
 
 pub fn run(args: &[&str]) -> Ran {
