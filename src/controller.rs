@@ -64,6 +64,17 @@ pub enum Piece {
     },
 }
 
+/// Whose mapping a controller works on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    /// This process's own.
+    Own,
+    /// That of the process with this id, which may be dead, and whose bytes are not trusted. Its
+    /// threads are never paused, its pages are not committed from here, and its modules and tables
+    /// are its own affair.
+    Other(u32),
+}
+
 /// What a session is to do; fixed at its start.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -85,6 +96,8 @@ pub struct Plan {
     pub buffers_cap: u32,
     /// What holds for the tables.
     pub bounds: tables::Bounds,
+    /// Whose session it is.
+    pub of: Of,
 }
 
 /// A generation ends after so many bytes, so that a streaming reader's memory is bounded.
@@ -288,18 +301,35 @@ impl Controller {
     }
 
     fn put_session(&self, w: &mut Writer<'_>) -> Option<()> {
+        let front = self.m.front();
         let clock = Clock::get();
+        let mut text = [0u8; 128];
+        let (kind, rate, pid, own);
+        let program = match self.plan.of {
+            Of::Own => {
+                own = sys::program_name();
+                (kind, rate) = (clock.kind() as u64, clock.rate());
+                pid = sys::thread::pid_raw();
+                own.as_str().into()
+            }
+            Of::Other(other) => {
+                let facts = &front.facts;
+                (kind, rate) = (facts.clock.load(Relaxed).into(), facts.rate.load(Relaxed));
+                pid = other;
+                Text { bytes: facts.program_name(&mut text), cut_from: None }
+            }
+        };
         let mode = if self.plan.membarrier { schema::MODE_MEMBARRIER } else { schema::MODE_FENCE };
         schema::Session::put(
             w,
             wire::VERSION.into(),
             concat!("exectrace ", env!("CARGO_PKG_VERSION")).into(),
-            clock.shift().into(),
-            clock.rate(),
-            clock.kind() as u64,
+            front.tick_shift.load(Relaxed).into(),
+            rate,
+            kind,
             self.first.ticks.0,
-            sys::thread::pid_raw().into(),
-            sys::program_name().as_str().into(),
+            pid.into(),
+            program,
             std::env::consts::ARCH.into(),
             mode,
         )
@@ -327,6 +357,9 @@ impl Controller {
     /// Defines modules that came. Once one has gone, an address of this epoch may be of what stood
     /// there before: what came then is defined in the next epoch only, and unknown in this one.
     fn poll_modules(&mut self) {
+        if self.plan.of != Of::Own {
+            return;
+        }
         match self.modules.poll() {
             modules::Change::Same => {}
             modules::Change::Added if self.unloaded => {}
@@ -492,6 +525,13 @@ impl Controller {
         }
         let (header, len) = self.header_of(head, flags);
         let Some(base) = m.buffer(index) else { return };
+        if self.plan.of != Of::Own {
+            // Whoever else has the mapping may write there all the same: into a copy.
+            // SAFETY: a buffer is 64 KiB long and stays mapped.
+            let body = unsafe { copied(base, len) };
+            m.push_free(index);
+            return self.push_bytes(header, &body, header.count);
+        }
         // SAFETY: buf: a taken buffer is the controller's alone, 64 KiB long.
         let bytes = unsafe { std::slice::from_raw_parts_mut(base, len) };
         bytes[..HEADER_BYTES].copy_from_slice(&header.to_bytes());
@@ -534,7 +574,7 @@ impl Controller {
         if !self.late.is_empty() {
             self.poll_late();
         }
-        let wanted = crate::emit::WANTED.load(Relaxed) != 0;
+        let wanted = self.m.front().wanted.load(Relaxed) != 0;
         let age = now.saturating_sub(self.generation_began_ns);
         let due =
             age >= self.plan.generation_ns || self.generation_bytes >= self.plan.generation_bytes;
@@ -544,7 +584,7 @@ impl Controller {
             self.poll_modules();
         }
         if due || starved || self.wants_epoch(now) {
-            crate::emit::WANTED.store(0, Relaxed);
+            self.m.front().wanted.store(0, Relaxed);
             self.collected_ns = now;
             self.advance(now);
         }
@@ -561,6 +601,9 @@ impl Controller {
 
     /// Commits buffers ahead of need, so that the cold path finds them.
     fn grow(&mut self) {
+        if self.plan.of != Of::Own {
+            return;
+        }
         let front = self.m.front();
         let committed = self.m.committed();
         let want = (committed / 4).clamp(8, 64);
@@ -626,7 +669,7 @@ impl Controller {
         gate::turn(word, self.generation | gate::PAUSED);
         self.barrier();
         let mut out = registry::live(m).all(|(_, r)| self.fences(r));
-        see_out(m, began + PAUSE_NS, |_| out = false);
+        see_out(m, self.plan.of, began + PAUSE_NS, |_| out = false);
         if out && let Some(memory) = &self.memory {
             memory.publish(next);
             // Before the gate, with which the threads see it.
@@ -661,11 +704,15 @@ impl Controller {
 
     /// Makes every thread's next look at the gate see the turn.
     pub fn barrier(&mut self) {
-        if self.plan.membarrier && !sys::membarrier::barrier() {
+        let barrier = match self.plan.of {
+            Of::Own => sys::membarrier::barrier,
+            Of::Other(_) => sys::membarrier::barrier_everywhere,
+        };
+        if self.plan.membarrier && !barrier() {
             // Refused from here on: records stop matching the gate, so every event fences.
             self.plan.membarrier = false;
             self.fence_since = self.generation + 1;
-            crate::emit::FENCE_MODE.store(1, Relaxed);
+            self.m.front().fence.store(1, Relaxed);
             self.says_refused = true;
         }
         crate::sync::fence(crate::sync::Ordering::SeqCst);
@@ -816,7 +863,7 @@ impl Controller {
     fn reap_vanished(&mut self) {
         let m = self.m;
         let gone: Vec<u32> = registry::live(m)
-            .filter(|(_, r)| !sys::thread::alive(r.tid.load(Relaxed)))
+            .filter(|(_, r)| !self.plan.of.has(r.tid.load(Relaxed)))
             .map(|(i, _)| i)
             .collect();
         for index in gone {
@@ -915,7 +962,7 @@ impl Controller {
         let began = sys::mono_ns();
         gate::turn(word, self.generation | gate::PAUSED);
         self.barrier();
-        see_out(m, began + PAUSE_NS, |_| ());
+        see_out(m, self.plan.of, began + PAUSE_NS, |_| ());
         if self.plan.snapshot {
             shots.take(m);
         }
@@ -927,12 +974,29 @@ impl Controller {
         m.wake_waiting();
         self.barrier();
         let mut stuck = Vec::new();
-        see_out(m, deadline_ns, |index| stuck.push(index));
+        see_out(m, self.plan.of, deadline_ns, |index| stuck.push(index));
         self.generation += 1;
         self.collect_last(&stuck);
         for shot in shots.0 {
             self.thread_state(&shot);
         }
+    }
+
+    /// Shuts the gate of another process, or of what is left of it, sees its threads out and
+    /// collects. Its threads go on, and find the recorder off.
+    pub fn shut_other(&mut self, deadline_ns: u64) {
+        let m = self.m;
+        let word = &m.front().gate.0;
+        self.last = Clock::get().snapshot();
+        gate::turn(word, gate::OFF);
+        m.front().facts.outside.store(0, Relaxed);
+        sys::futex::wake(word, u32::MAX);
+        m.wake_waiting();
+        self.barrier();
+        let mut stuck = Vec::new();
+        see_out(m, self.plan.of, deadline_ns, |index| stuck.push(index));
+        self.generation += 1;
+        self.collect_last(&stuck);
     }
 
     /// Takes everything that is left; threads that are stuck leave a copy of what they published.
@@ -969,12 +1033,9 @@ impl Controller {
             return;
         }
         let (header, len) = self.header_of(m.head(buffer), wire::FLAG_PREFIX);
-        let mut body = vec![0u8; len - HEADER_BYTES];
         // SAFETY: bytes below the published position are immutable as long as the buffer is not in
         // the pool, where it comes only when its thread was seen outside.
-        let from = unsafe { base.add(HEADER_BYTES) };
-        // SAFETY: as above; the source has `len` bytes.
-        unsafe { std::ptr::copy_nonoverlapping(from, body.as_mut_ptr(), body.len()) };
+        let body = unsafe { copied(base, len) };
         self.scan_definitions();
         self.push_bytes(header, &body, header.count);
     }
@@ -1019,12 +1080,36 @@ impl Controller {
     }
 }
 
+impl Of {
+    /// Whether the process has a thread of this number.
+    fn has(self, tid: u32) -> bool {
+        match self {
+            Of::Own => sys::thread::alive(tid),
+            Of::Other(pid) => sys::thread::alive_in(pid, tid),
+        }
+    }
+}
+
+/// The bytes behind the head of a batch that ends at `len`.
+///
+/// # Safety
+///
+/// - `base` is a buffer of a mapping, `len` is `HEADER_BYTES` to `BATCH_BYTES_MAX`.
+unsafe fn copied(base: *const u8, len: usize) -> Vec<u8> {
+    let mut body = vec![0u8; len - HEADER_BYTES];
+    // SAFETY: the caller's promise.
+    let from = unsafe { base.add(HEADER_BYTES) };
+    // SAFETY: the source has `len` bytes.
+    unsafe { std::ptr::copy_nonoverlapping(from, body.as_mut_ptr(), body.len()) };
+    body
+}
+
 /// A pause goes on without the threads that are still busy after this time.
 const PAUSE_NS: u64 = 100_000;
 
 /// Waits until every live thread was seen outside the section, or the deadline has come; names the
 /// threads that were not.
-fn see_out(m: &Mapping, deadline_ns: u64, mut inside: impl FnMut(u32)) {
+fn see_out(m: &Mapping, of: Of, deadline_ns: u64, mut inside: impl FnMut(u32)) {
     let mut rounds = 0u32;
     for (index, r) in registry::live(m) {
         while !r.is_out() {
@@ -1035,7 +1120,7 @@ fn see_out(m: &Mapping, deadline_ns: u64, mut inside: impl FnMut(u32)) {
                     break;
                 }
                 // Whoever has ended inside an event never leaves it; its record is found later.
-                if rounds.is_multiple_of(4096) && !sys::thread::alive(r.tid.load(Relaxed)) {
+                if rounds.is_multiple_of(4096) && !of.has(r.tid.load(Relaxed)) {
                     break;
                 }
                 std::thread::yield_now();

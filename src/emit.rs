@@ -496,7 +496,7 @@ enum Step {
 fn look(l: &Local) -> u32 {
     // Acquire: pairs with the Release with which the session turns the gate.
     let word = l.gate().load(Acquire);
-    if FENCE_MODE.load(Relaxed) == 0 {
+    if registry::mapping().is_none_or(|m| m.front().fence.load(Relaxed) == 0) {
         return word;
     }
     // Pairs with the fence between the turn of the gate and the look at the busy word.
@@ -648,7 +648,7 @@ fn exchange(l: &Local, m: &Mapping, r: &Record, generation: u32) -> Result<(), S
         crate::sync::compiler_fence(Ordering::SeqCst);
         l.session.set(session);
     }
-    l.set(local::SLOW, is_slow());
+    l.set(local::SLOW, is_slow(m));
     let epoch = m.front().epoch.load(Relaxed);
     open(l, m, r, index, generation, epoch);
     gate::exchange_slot(&r.slot, generation, Some(index));
@@ -712,25 +712,18 @@ fn take_buffer(m: &Mapping) -> Option<u32> {
     if index.is_none() {
         // Once until the controller has looked: a writer that blocks would cost every lost event a
         // system call.
-        if WANTED.swap(2, Relaxed) != 2 {
+        if m.front().wanted.swap(2, Relaxed) != 2 {
             m.ring();
         }
     } else if m.obtainable(RESERVED) < m.front().buffers_cap.load(Relaxed) / 8 {
         // The controller collects partly filled buffers before the pool is empty.
-        let _ = WANTED.compare_exchange(0, 1, Relaxed, Relaxed);
+        let _ = m.front().wanted.compare_exchange(0, 1, Relaxed, Relaxed);
     }
     index
 }
 
-/// Not 0 when free buffers run short, 2 when there were none and the bell was rung; the controller
-/// clears it.
-pub static WANTED: AtomicU32 = AtomicU32::new(0);
-
 /// How long an emitter may wait for a free buffer, in nanoseconds; 0: it counts a loss at once.
 pub static WAIT_NS: AtomicU64 = AtomicU64::new(0);
-
-/// Whether every event takes the cold half and fences there: membarrier is not to be had.
-pub static FENCE_MODE: AtomicU32 = AtomicU32::new(0);
 
 /// Most frames of a stack in this session.
 pub static STACK_DEPTH: AtomicU32 = AtomicU32::new(FRAMES_MAX as u32);
@@ -739,8 +732,8 @@ fn wait_ns() -> u64 {
     WAIT_NS.load(Relaxed)
 }
 
-fn is_slow() -> bool {
-    FENCE_MODE.load(Relaxed) != 0 || !Clock::get().is_counter()
+fn is_slow(m: &Mapping) -> bool {
+    m.front().fence.load(Relaxed) != 0 || !Clock::get().is_counter()
 }
 
 /// Longest wait of a thread at a paused gate, its further events included. A pause lasts

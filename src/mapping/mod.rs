@@ -31,6 +31,7 @@ use crate::intern::log::Log;
 use crate::intern::log::Segments;
 use crate::mapping::record::Record;
 use crate::mapping::record::SIDE_BYTES;
+use crate::sync::AtomicU8;
 use crate::sync::AtomicU32;
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::Acquire;
@@ -74,6 +75,16 @@ pub struct LiveTask {
     pub kind: AtomicU64,
     /// When it began, in scaled ticks.
     pub begun: AtomicU64,
+}
+
+impl Facts {
+    /// The program's name, copied.
+    pub fn program_name<'t>(&self, into: &'t mut [u8; 128]) -> &'t [u8] {
+        for (to, from) in into.iter_mut().zip(&self.program) {
+            *to = from.load(Relaxed);
+        }
+        &into[..(self.program_len.load(Relaxed) as usize).min(128)]
+    }
 }
 
 /// Keeps a word on a cache line of its own.
@@ -121,12 +132,39 @@ pub struct Front {
     pub waiting: AtomicU32,
     /// Futex word: changes when a buffer was given back while somebody waits.
     pub freed: AtomicU32,
+    /// Not 0 when free buffers run short, 2 when there were none and the bell was rung; the
+    /// controller clears it.
+    pub wanted: AtomicU32,
+    /// Whether every event takes the cold half and fences there: membarrier is not to be had.
+    pub fence: AtomicU32,
+    /// What a controller in another process has to know of the session.
+    pub facts: Facts,
     /// The next thread's number, less one.
     pub threads: AtomicU32,
     /// The next block of task ids.
     pub tasks: AtomicU64,
     /// Losses of threads without a record.
     pub loss: [AtomicU64; CAUSES],
+}
+
+/// What the process that records itself from outside says of its session; written before the gate
+/// is turned for the first time.
+#[repr(C)]
+pub struct Facts {
+    /// Not 0: a controller in another process drains this mapping.
+    pub outside: AtomicU32,
+    /// The first generation of the session.
+    pub first_generation: AtomicU32,
+    /// `schema::CLOCK_*`.
+    pub clock: AtomicU32,
+    /// Length of `program`.
+    pub program_len: AtomicU32,
+    /// The clocks at the start: scaled ticks, monotonic, wall, boot, error.
+    pub first: [AtomicU64; 5],
+    /// Scaled ticks a second, as first estimated.
+    pub rate: AtomicU64,
+    /// The program's name.
+    pub program: [AtomicU8; 128],
 }
 
 /// The mapping.
@@ -157,8 +195,17 @@ impl Mapping {
     /// Maps the file of another process, for reading only: what stores or populates must not be
     /// called. Refuses a file of another layout.
     pub fn open(path: &Path) -> io::Result<Mapping> {
+        Self::open_as(path, false)
+    }
+
+    /// The same for the process that runs the controller.
+    pub fn adopt(path: &Path) -> io::Result<Mapping> {
+        Self::open_as(path, true)
+    }
+
+    fn open_as(path: &Path, writable: bool) -> io::Result<Mapping> {
         let other = || io::Error::new(io::ErrorKind::InvalidData, "not a mapping of this layout");
-        let (base, bytes) = sys::mapping::map_file(path)?;
+        let (base, bytes) = sys::mapping::map_file(path, writable)?;
         if bytes < RESERVE_BYTES_MIN {
             return Err(other());
         }
@@ -184,6 +231,26 @@ impl Mapping {
         self.populate(TASKS_AT, TASKS_BYTES)?;
         self.stamp();
         Ok(())
+    }
+
+    /// The same in a file of this process's own, which another process will drain.
+    pub fn renew_in(&self, dir: &Path) -> io::Result<()> {
+        // SAFETY: mapping#4: the range is ours for the life of the process.
+        unsafe { sys::mapping::replace_with_file(self.base, self.bytes, dir) }?;
+        self.populate(0, FRONT_BYTES)?;
+        self.populate(TASKS_AT, TASKS_BYTES)?;
+        self.stamp();
+        Ok(())
+    }
+
+    /// Unmaps what `adopt` has mapped.
+    ///
+    /// # Safety
+    ///
+    /// - Nothing that refers to the mapping is used any more.
+    pub unsafe fn unmap(self) {
+        // SAFETY: the caller's promise; the range is this mapping's.
+        unsafe { sys::mapping::release_private(self.base, self.bytes) };
     }
 
     /// Lets go of the pages that a forked child shares with its parent. Signal-safe.

@@ -124,7 +124,11 @@ pub fn prepare(
                 // After a fork without handlers the thread still holds what is replaced here; after
                 // one inside an event, that event's end has opened the record of nobody.
                 local::with(Local::detach);
-                made.mapping.renew().map_err(Prepare::Mapping)?;
+                match dir {
+                    Some(dir) => made.mapping.renew_in(dir),
+                    None => made.mapping.renew(),
+                }
+                .map_err(Prepare::Mapping)?;
             }
             &made.mapping
         }

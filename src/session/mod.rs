@@ -22,6 +22,8 @@ use std::time::Duration;
 pub mod config;
 pub mod error;
 mod lock;
+#[doc(hidden)]
+pub mod outside;
 mod writing;
 
 pub use config::Config;
@@ -37,6 +39,7 @@ use crate::controller::Aside;
 use crate::controller::COLLECT_NS;
 use crate::controller::Controller;
 use crate::controller::GENERATION_BYTES;
+use crate::controller::Of;
 use crate::controller::Piece;
 use crate::controller::Plan;
 use crate::controller::Shots;
@@ -214,6 +217,7 @@ fn plan(config: &Config, budget: &config::Budget, membarrier: bool) -> Plan {
             segments_max: budget.segments_max,
             stack_classes: config.stack_classes,
         },
+        of: Of::Own,
     }
 }
 
@@ -277,9 +281,9 @@ fn prepare_mapping(
         }
     }
     m.forget_tasks();
-    emit::WANTED.store(0, Relaxed);
+    front.wanted.store(0, Relaxed);
     emit::STACK_DEPTH.store(config.stack_depth as u32, Relaxed);
-    emit::FENCE_MODE.store((!plan.membarrier).into(), Relaxed);
+    front.fence.store((!plan.membarrier).into(), Relaxed);
     let wait = match config.overflow {
         Overflow::Count => 0,
         Overflow::Wait { at_most } => nanos(at_most).max(1),
@@ -704,7 +708,7 @@ fn sleep_until(m: &Mapping, deadline_ns: u64, stop: impl Fn() -> bool) {
     let now = sys::mono_ns();
     if !stop() && deadline_ns > now {
         // A bell that was rung for want of buffers before the ticket was read is not rung again.
-        let wanted = emit::WANTED.load(Relaxed) != 0;
+        let wanted = m.front().wanted.load(Relaxed) != 0;
         let most = if wanted { COLLECT_NS } else { u64::MAX };
         let left = Duration::from_nanos((deadline_ns - now).min(most));
         sys::futex::wait(queue.bell(), ticket, Some(left));

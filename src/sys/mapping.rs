@@ -85,7 +85,7 @@ pub fn reserve(bytes: usize, floor: usize, dir: Option<&Path>) -> io::Result<Reg
         }
         want = want.min(whole(limit as usize));
     }
-    let path = dir.join(format!("{}-{}", std::process::id(), process::start_time()));
+    let path = file_in(dir);
     match reserve_file(&path, want, floor) {
         Ok((base, bytes)) => Ok(Region { base, bytes, path: Some(path) }),
         Err(Failed::BeforeOurs(e)) => Err(e),
@@ -96,6 +96,22 @@ pub fn reserve(bytes: usize, floor: usize, dir: Option<&Path>) -> io::Result<Reg
     }
 }
 
+/// The file of this process in `dir`.
+fn file_in(dir: &Path) -> PathBuf {
+    dir.join(format!("{}-{}", crate::sys::thread::pid_raw(), process::start_time()))
+}
+
+/// Makes a file that did not exist, for this user alone.
+fn create(path: &Path) -> io::Result<fs::File> {
+    fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+        .open(path)
+}
+
 /// Whether the file that failed is ours to remove.
 enum Failed {
     BeforeOurs(io::Error),
@@ -103,14 +119,7 @@ enum Failed {
 }
 
 fn reserve_file(path: &Path, want: usize, floor: usize) -> Result<(*mut u8, usize), Failed> {
-    let file = fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
-        .open(path)
-        .map_err(Failed::BeforeOurs)?;
+    let file = create(path).map_err(Failed::BeforeOurs)?;
     let ours = Failed::WithOurs;
     if !on_tmpfs(&file) {
         let e = io::Error::new(io::ErrorKind::Unsupported, "the folder is not on tmpfs");
@@ -128,17 +137,19 @@ fn reserve_file(path: &Path, want: usize, floor: usize) -> Result<(*mut u8, usiz
     Ok((base, bytes))
 }
 
-/// Maps the file of another process's range, for reading only. It is never unmapped.
-pub fn map_file(path: &Path) -> io::Result<(*mut u8, usize)> {
+/// Maps the file of another process's range, for reading only unless it is to be `writable`.
+pub fn map_file(path: &Path, writable: bool) -> io::Result<(*mut u8, usize)> {
     let file = fs::OpenOptions::new()
         .read(true)
+        .write(writable)
         .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
         .open(path)?;
     let bytes = usize::try_from(file.metadata()?.len()).unwrap_or(0);
     let flags = libc::MAP_SHARED | libc::MAP_NORESERVE;
     let (null, fd) = (std::ptr::null_mut(), file.as_raw_fd());
+    let access = if writable { READ_WRITE } else { libc::PROT_READ };
     // SAFETY: a new mapping where the kernel likes; touches nothing that exists.
-    let base = unsafe { libc::mmap(null, bytes, libc::PROT_READ, flags, fd, 0) };
+    let base = unsafe { libc::mmap(null, bytes, access, flags, fd, 0) };
     if base == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }
@@ -231,6 +242,29 @@ pub unsafe fn replace_with_fresh(addr: *mut u8, bytes: usize) -> bool {
     // SAFETY: the range just mapped.
     unsafe { libc::madvise(base, bytes, libc::MADV_DONTDUMP) };
     true
+}
+
+/// Puts a fresh file in `dir`, named as `reserve` names it, over the range: what a forked child does
+/// whose trace another process drains.
+///
+/// # Safety
+/// - As [`replace_with_fresh`].
+pub unsafe fn replace_with_file(addr: *mut u8, bytes: usize, dir: &Path) -> io::Result<()> {
+    let path = file_in(dir);
+    let file = create(&path)?;
+    let mapped = file.set_len(bytes as u64).and_then(|()| {
+        let flags = libc::MAP_SHARED | libc::MAP_NORESERVE | libc::MAP_FIXED;
+        let fd = file.as_raw_fd();
+        // SAFETY: the caller gives the range up.
+        let base = unsafe { libc::mmap(addr.cast(), bytes, READ_WRITE, flags, fd, 0) };
+        if base == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
+    });
+    match mapped {
+        // SAFETY: the range just mapped. Without effect the core file is larger, no more.
+        Ok(()) => drop(unsafe { libc::madvise(addr.cast(), bytes, libc::MADV_DONTDUMP) }),
+        Err(_) => drop(fs::remove_file(&path)),
+    }
+    mapped
 }
 
 /// Private zero memory for tables, committed page by page as it is touched. Async-signal-safe.

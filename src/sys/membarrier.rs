@@ -4,6 +4,8 @@
 use crate::sys::Errno;
 
 // linux/membarrier.h
+const GLOBAL_EXPEDITED: libc::c_int = 1 << 1;
+const REGISTER_GLOBAL_EXPEDITED: libc::c_int = 1 << 2;
 const PRIVATE_EXPEDITED: libc::c_int = 1 << 3;
 const REGISTER_PRIVATE_EXPEDITED: libc::c_int = 1 << 4;
 
@@ -17,6 +19,16 @@ pub fn register() -> bool {
 /// False: refused now, as after a seccomp filter; the caller falls back to fences.
 pub fn barrier() -> bool {
     call(PRIVATE_EXPEDITED)
+}
+
+/// Announces that another process will call `barrier_everywhere`. Stays over a fork. False: refused.
+pub fn register_everywhere() -> bool {
+    call(REGISTER_GLOBAL_EXPEDITED)
+}
+
+/// The barrier for the running threads of all processes that have announced it. False: refused.
+pub fn barrier_everywhere() -> bool {
+    call(GLOBAL_EXPEDITED)
 }
 
 fn call(command: libc::c_int) -> bool {

@@ -44,9 +44,14 @@ pub fn name(buf: &mut [u8; 16]) -> &[u8] {
 
 /// Whether a thread of this process has the number `tid`. Async-signal-safe; keeps `errno`.
 pub fn alive(tid: u32) -> bool {
+    alive_in(pid_raw(), tid)
+}
+
+/// Whether a thread of the process `pid` has the number `tid`. Async-signal-safe; keeps `errno`.
+pub fn alive_in(pid: u32, tid: u32) -> bool {
     let _keep = Errno::save();
     // SAFETY: signal 0 asks and sends nothing.
-    let r = unsafe { libc::syscall(libc::SYS_tgkill, pid_raw(), tid, 0) };
+    let r = unsafe { libc::syscall(libc::SYS_tgkill, pid, tid, 0) };
     // Another error (a security module that refuses) is no proof of an end.
     r == 0 || !matches!(errno(), libc::ESRCH | libc::EINVAL)
 }
