@@ -61,8 +61,9 @@ fn recorded(scenario: &str) -> ! {
         "_exit" => unsafe { libc::_exit(0) },
         "abort" => std::process::abort(),
         "kill" => {
+            let pid = std::process::id() as libc::pid_t;
             // SAFETY: a signal to this process.
-            unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+            unsafe { libc::kill(pid, libc::SIGKILL) };
         }
         "fork" => {
             // SAFETY: the child uses what a single thread may.
@@ -147,7 +148,7 @@ fn drain_all(dir: &Path, child: &mut Child) -> BTreeMap<u32, Vec<u8>> {
     for (drain, bytes) in &mut drains {
         let summary = drain.finish(schema::END_EXIT);
         take(drain, bytes);
-        assert_eq!(summary.lost, 0);
+        assert_eq!(summary.lost, 0, "{summary:?}");
         assert!(matches!(drain.take(), Drained::End));
     }
     drains.iter().map(|(d, bytes)| (d.pid(), bytes.clone())).collect()

@@ -52,6 +52,7 @@ use crate::tables;
 pub fn begin_outside(config: &Config, dir: &Path) -> Result<(), StartError> {
     let _errno = sys::Errno::save();
     let budget = config.budget()?;
+    registry::arm();
     super::change(super::IDLE, super::STARTING).map_err(|_| StartError::AlreadyStarted)?;
     let membarrier = !config.fence && sys::membarrier::register_everywhere();
     let prepared = registry::prepare(Some(dir), emit::thread_exits);
