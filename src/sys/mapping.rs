@@ -244,7 +244,8 @@ pub unsafe fn replace_with_fresh(addr: *mut u8, bytes: usize) -> bool {
     true
 }
 
-/// Puts a fresh file in `dir`, named as `reserve` names it, over the range: what a forked child does
+/// Puts a fresh file in `dir`, named as `reserve` names it, over the range: what a forked child
+/// does
 /// whose trace another process drains.
 ///
 /// # Safety

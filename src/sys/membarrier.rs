@@ -21,7 +21,8 @@ pub fn barrier() -> bool {
     call(PRIVATE_EXPEDITED)
 }
 
-/// Announces that another process will call `barrier_everywhere`. Stays over a fork. False: refused.
+/// Announces that another process will call `barrier_everywhere`. Stays over a fork. False:
+/// refused.
 pub fn register_everywhere() -> bool {
     call(REGISTER_GLOBAL_EXPEDITED)
 }
