@@ -29,10 +29,14 @@
 //! 3. Unknown is `None`, never a neighbour's name.
 #![forbid(unsafe_code)]
 
+mod content;
 mod demangle;
 mod dwarf;
 mod elf;
+mod embedded;
+mod image;
 mod module;
+mod recent;
 mod separate;
 mod symbolizer;
 mod symbols;

@@ -42,6 +42,7 @@ pub enum Status {
 
 /// What is known of a module so far.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Report<'a> {
     /// Its number.
     pub id: ModuleId,
@@ -49,7 +50,7 @@ pub struct Report<'a> {
     pub module: &'a Module,
     /// Whether its addresses can be resolved; `None` as long as nobody asked for one of them, since
     /// its file was not opened then.
-    pub status: Option<&'a Status>,
+    pub status: Option<Status>,
     /// Addresses of it that were asked for. One that was asked for again counts once, unless so
     /// many were asked for in between that it was forgotten.
     pub asked: u64,
@@ -65,6 +66,8 @@ pub enum Names {
     DebugInformation,
     /// The symbol table: functions, but for those inlined.
     SymbolTable,
+    /// A symbol table that stands packed in the program, beside what the dynamic linker needs.
+    MiniDebug,
     /// The symbols for the dynamic linker: exported functions only.
     DynamicSymbols,
 }
@@ -105,8 +108,12 @@ pub enum Missing {
     },
     /// The file has another size, or was changed after it was loaded.
     OtherFile,
+    /// It is the kernel's, and the kernel that runs here brings another one.
+    OtherKernel,
     /// The module has no build id, and its size and time were not kept: no file can be checked.
     NoIdentity,
+    /// Its debug information cannot be read, and there are no symbols beside it.
+    BrokenDebug(String),
     /// Neither the file nor a debug file of its build id has names.
     NoSymbols,
 }
@@ -120,10 +127,13 @@ impl fmt::Display for Missing {
             Missing::Unreadable(e) => write!(f, "its file cannot be read: {e}"),
             Missing::NotElf(e) => write!(f, "its file is not readable ELF: {e}"),
             Missing::OtherBuildId { module, file } => {
-                write!(f, "its file has build id {}, expected {}", Hex(file), Hex(&Some(module)))
+                let (file, module) = (Hex(file), Hex(&Some(module)));
+                write!(f, "its file was changed since: it has build id {file}, expected {module}")
             }
             Missing::OtherFile => f.write_str("its file was changed since it was loaded"),
+            Missing::OtherKernel => f.write_str("it is of another kernel than this one"),
             Missing::NoIdentity => f.write_str("nothing is known to check its file by"),
+            Missing::BrokenDebug(why) => f.write_str(why),
             Missing::NoSymbols => f.write_str("its file has no symbols"),
         }
     }

@@ -2,31 +2,29 @@
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
-use std::collections::HashSet;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::content::Pages;
 use crate::demangle::demangle;
-use crate::demangle::is_mangled;
-use crate::dwarf::Dwarf;
 use crate::dwarf::DwarfFrame;
-use crate::elf::ElfReader;
+use crate::image::Image;
 use crate::module::Missing;
 use crate::module::Module;
 use crate::module::ModuleId;
-use crate::module::Names;
 use crate::module::Report;
-use crate::module::Source;
 use crate::module::Space;
 use crate::module::Status;
+use crate::recent::Recent;
 use crate::separate;
-use crate::symbols::Symbols;
+use crate::separate::Places;
 
-/// Addresses remembered; then it begins anew. A million takes some hundred MiB at most.
-const CACHED_MAX: usize = 1 << 20;
+/// Memory of the addresses that are remembered, about: some 300,000.
+const ADDRESSES_COST_MAX: usize = 96 << 20;
+
+/// Memory of the texts of their frames, which most have in common.
+const TEXTS_COST_MAX: usize = 32 << 20;
 
 /// Modules looked at below an address: one may lie in a hole of another.
 const OVERLAP_MAX: usize = 8;
@@ -54,15 +52,9 @@ pub struct Resolved {
     pub frames: Vec<Frame>,
 }
 
-/// What a file says.
-struct Image {
-    status: Status,
-    symbols: Symbols,
-    dwarf: Option<Dwarf>,
-}
-
-/// How to know a file: modules that agree share an image.
-type Identity = (PathBuf, Option<Vec<u8>>, u64, u64);
+/// How to know a file: modules that agree share an image. Size and time count where there is no
+/// build id.
+type Identity = (PathBuf, Option<Vec<u8>>, Option<(u64, u64)>);
 
 struct Entry {
     module: Module,
@@ -73,12 +65,14 @@ struct Entry {
 
 /// Resolves addresses. Files are opened when an address of theirs is first asked for.
 pub struct Symbolizer {
-    debug_dirs: Vec<PathBuf>,
+    places: Places,
+    pages: Rc<Pages>,
     modules: Vec<Entry>,
     by_base: BTreeMap<(Space, u64), ModuleId>,
     images: HashMap<Identity, Rc<Image>>,
-    cache: HashMap<(Space, u64), Rc<Resolved>>,
-    texts: HashSet<Arc<str>>,
+    known: Recent<(Space, u64), Rc<Resolved>>,
+    texts: Recent<Arc<str>, Arc<str>>,
+    demangled: Recent<Rc<str>, Arc<str>>,
 }
 
 impl Default for Symbolizer {
@@ -97,12 +91,14 @@ impl Symbolizer {
     pub fn with_debug_dirs(mut dirs: Vec<PathBuf>) -> Self {
         dirs.push(PathBuf::from("/usr/lib/debug"));
         Symbolizer {
-            debug_dirs: dirs,
+            places: Places { dirs, fetched: separate::fetched() },
+            pages: Pages::new(),
             modules: Vec::new(),
             by_base: BTreeMap::new(),
             images: HashMap::new(),
-            cache: HashMap::new(),
-            texts: HashSet::new(),
+            known: Recent::new(ADDRESSES_COST_MAX),
+            texts: Recent::new(TEXTS_COST_MAX),
+            demangled: Recent::new(TEXTS_COST_MAX),
         }
     }
 
@@ -116,7 +112,7 @@ impl Symbolizer {
         let id = ModuleId(self.modules.len() as u32);
         self.by_base.insert((space, module.base), id);
         self.modules.push(Entry { module, image: None, asked: 0, resolved: 0 });
-        self.cache.retain(|(s, _), _| *s != space);
+        self.known.retain(|(s, _)| *s != space);
         id
     }
 
@@ -131,7 +127,7 @@ impl Symbolizer {
         self.modules.iter().enumerate().map(|(i, e)| Report {
             id: ModuleId(i as u32),
             module: &e.module,
-            status: e.image.as_ref().map(|image| &image.status),
+            status: e.image.as_ref().map(|image| image.status()),
             asked: e.asked,
             resolved: e.resolved,
         })
@@ -140,22 +136,19 @@ impl Symbolizer {
     /// Whether a module's addresses can be resolved. Reads its file.
     pub fn status(&mut self, id: ModuleId) -> Status {
         match self.image(id) {
-            Some(image) => image.status.clone(),
+            Some(image) => image.status(),
             None => Status::Missing(Missing::NoPath),
         }
     }
 
     /// The functions at an address of code: where a function begins, or where a program stands.
     pub fn resolve(&mut self, space: Space, address: u64) -> Rc<Resolved> {
-        if let Some(known) = self.cache.get(&(space, address)) {
-            return Rc::clone(known);
+        if let Some(known) = self.known.get(&(space, address)) {
+            return known;
         }
         let found = Rc::new(self.look_up(space, address));
-        if self.cache.len() >= CACHED_MAX {
-            self.cache.clear();
-            self.texts.clear();
-        }
-        self.cache.insert((space, address), Rc::clone(&found));
+        let cost = 128 + size_of_val(&found.frames[..]);
+        self.known.put((space, address), Rc::clone(&found), cost);
         found
     }
 
@@ -182,42 +175,34 @@ impl Symbolizer {
     }
 
     fn frames(&mut self, image: &Image, address: u64) -> Vec<Frame> {
-        let mut known =
-            image.dwarf.as_ref().and_then(|d| d.frames(address).ok()).unwrap_or_default();
-        let mut symbols = image.symbols.covering(address).peekable();
-        if known.is_empty() && symbols.peek().is_some() {
-            known.push(DwarfFrame::default());
-        }
-        if let Some(last) = known.last_mut() {
-            // Line tables alone have the last part of a name only, and of functions in which
-            // nothing is inlined not even that. The symbol has the whole name.
-            let short = last.function.as_deref().filter(|name| !is_mangled(name));
-            let fits = |symbol: &&str| short.is_none_or(|short| symbol.contains(stem(short)));
-            let all: Vec<&str> = symbols.collect();
-            let symbol = all.iter().find(|s| fits(s)).or(all.first());
-            if let Some(symbol) = symbol
-                && (last.function.is_none() || (short.is_some() && is_mangled(symbol)))
-            {
-                last.function = Some((*symbol).to_owned());
-            }
-        }
+        let known = image.frames(address);
         let count = known.len();
         let frame = |(i, frame): (usize, DwarfFrame)| Frame {
-            function: frame.function.map(|name| self.text(demangle(&name))),
-            file: frame.file.map(|file| self.text(file)),
+            function: frame.function.map(|name| self.name(name)),
+            file: frame.file.map(|file| self.text(&file)),
             line: frame.line,
             inlined: i + 1 < count,
         };
         known.into_iter().enumerate().map(frame).collect()
     }
 
+    fn name(&mut self, mangled: Rc<str>) -> Arc<str> {
+        if let Some(known) = self.demangled.get(&*mangled) {
+            return known;
+        }
+        let name = self.text(&demangle(&mangled));
+        let cost = 96 + mangled.len();
+        self.demangled.put(mangled, Arc::clone(&name), cost);
+        name
+    }
+
     /// Every text is kept once: frames repeat a few thousand names.
-    fn text(&mut self, text: String) -> Arc<str> {
-        if let Some(known) = self.texts.get(text.as_str()) {
-            return Arc::clone(known);
+    fn text(&mut self, text: &str) -> Arc<str> {
+        if let Some(known) = self.texts.get(text) {
+            return known;
         }
         let text: Arc<str> = Arc::from(text);
-        self.texts.insert(Arc::clone(&text));
+        self.texts.put(Arc::clone(&text), Arc::clone(&text), 96 + text.len());
         text
     }
 
@@ -225,89 +210,12 @@ impl Symbolizer {
         let entry = self.modules.get_mut(id.0 as usize)?;
         if entry.image.is_none() {
             let m = &entry.module;
-            let identity = (m.path.clone(), m.build_id.clone(), m.file_size, m.mtime);
-            let dirs = &self.debug_dirs;
-            let image = self.images.entry(identity).or_insert_with(|| Rc::new(load(dirs, m)));
-            entry.image = Some(Rc::clone(image));
+            let by_time = m.build_id.is_none().then_some((m.file_size, m.mtime));
+            let identity = (m.path.clone(), m.build_id.clone(), by_time);
+            let (places, pages) = (&self.places, &self.pages);
+            let open = || Rc::new(Image::open(m, places, pages));
+            entry.image = Some(Rc::clone(self.images.entry(identity).or_insert_with(open)));
         }
         entry.image.clone()
     }
-}
-
-/// The part of a name in source that its mangled form contains as well.
-fn stem(name: &str) -> &str {
-    let end = name.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(name.len());
-    &name[..end]
-}
-
-/// Opens the module's file and checks that it is the one that was loaded.
-fn open_own(module: &Module) -> Result<ElfReader, Missing> {
-    let path = module.path.as_os_str().as_bytes();
-    if !path.contains(&b'/') || path.contains(&0) {
-        return Err(Missing::NoPath);
-    }
-    if module.build_id.is_none() && module.file_size == 0 {
-        return Err(Missing::NoIdentity);
-    }
-    let elf = ElfReader::open(&module.path)?;
-    match &module.build_id {
-        Some(id) if elf.build_id() == Some(id) => Ok(elf),
-        Some(id) => Err(Missing::OtherBuildId {
-            module: id.clone(),
-            file: elf.build_id().map(<[u8]>::to_vec),
-        }),
-        None => {
-            let meta = elf.metadata();
-            let same = meta.len() == module.file_size
-                && u64::try_from(meta.mtime()).is_ok_and(|t| t == module.mtime);
-            if same { Ok(elf) } else { Err(Missing::OtherFile) }
-        }
-    }
-}
-
-fn load(dirs: &[PathBuf], module: &Module) -> Image {
-    let mut files = Vec::new();
-    let mut why = None;
-    match open_own(module) {
-        Ok(elf) => files.push(elf),
-        Err(missing) => why = Some(missing),
-    }
-    if files.first().is_none_or(|elf| !elf.has_debug_info()) {
-        let same_build = |path: PathBuf| {
-            let found = ElfReader::open(&path).ok()?;
-            (found.build_id() == module.build_id.as_deref()).then_some(found)
-        };
-        let linked = || separate::by_link(dirs, files.first()?);
-        let by_id = separate::by_build_id(dirs, module).into_iter().find_map(same_build);
-        if let Some(found) = by_id.or_else(linked) {
-            files.insert(0, found);
-        }
-    }
-    let mut image = Image {
-        status: Status::Missing(Missing::NoSymbols),
-        symbols: Symbols::default(),
-        dwarf: None,
-    };
-    for mut elf in files {
-        let mut partial = None;
-        if image.dwarf.is_none() && elf.has_debug_info() {
-            match Dwarf::read(&mut elf) {
-                Ok(dwarf) => image.dwarf = Some(dwarf),
-                Err(e) => partial = Some(e),
-            }
-        }
-        if image.symbols.is_empty() {
-            image.symbols = elf.symbols();
-        }
-        let useful = image.dwarf.is_some() || !image.symbols.is_empty();
-        if useful && matches!(image.status, Status::Missing(_)) {
-            let (file, lines) = (elf.path().to_owned(), image.dwarf.is_some());
-            let names = if lines { Names::DebugInformation } else { elf.symbol_names() };
-            image.status = Status::Found(Source { file, names, lines, partial });
-        }
-    }
-    if let (Status::Missing(_), Some(why)) = (&image.status, why) {
-        image.status = Status::Missing(why);
-    }
-    image
 }

@@ -1,10 +1,39 @@
 //! The symbol table: the function that covers an address.
 
-use std::sync::Arc;
+use std::ops::Range;
+
+use crate::content::Content;
 
 /// How far to look back for a symbol that covers an address. Symbols nest where assembly has
 /// labels inside of functions; a few suffice.
 const NESTED_MAX: usize = 16;
+
+/// Symbols at one address that are looked at: linkers fold functions of the same code into one.
+const SAME_MAX: usize = 64;
+
+/// Longest name.
+const NAME_BYTES_MAX: usize = 64 << 10;
+
+/// The names of symbols, read when they are asked for.
+#[derive(Clone, Debug)]
+pub struct Strings {
+    content: Content,
+    range: Range<u64>,
+}
+
+impl Strings {
+    /// Names that stand in a part of a file, each ended by a zero.
+    pub fn new(content: &Content, range: Range<u64>) -> Self {
+        Strings { content: content.clone(), range }
+    }
+
+    /// The name at an offset; `None` where there is none, or it is no text.
+    pub fn get(&self, offset: u32) -> Option<String> {
+        let at = self.range.start.checked_add(offset.into())?;
+        let name = self.content.text_at(at, self.range.end, NAME_BYTES_MAX)?;
+        String::from_utf8(name).ok().filter(|name| !name.is_empty())
+    }
+}
 
 /// A function's symbol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,12 +54,12 @@ pub struct Symbol {
 #[derive(Debug, Default)]
 pub struct Symbols {
     list: Vec<Symbol>,
-    names: Option<Arc<[u8]>>,
+    names: Option<Strings>,
 }
 
 impl Symbols {
-    /// Symbols whose names stand in `names`, each ended by a zero.
-    pub fn new(mut list: Vec<Symbol>, names: Arc<[u8]>) -> Self {
+    /// Symbols whose names stand in `names`.
+    pub fn new(mut list: Vec<Symbol>, names: Strings) -> Self {
         list.sort_unstable_by_key(|s| (s.address, u8::MAX - s.rank, s.name));
         list.dedup();
         // A symbol without a size ends at the latest where the next one begins.
@@ -53,22 +82,20 @@ impl Symbols {
 
     /// Names of the symbol that covers the address, the best first; more than one where symbols
     /// stand at one address.
-    pub fn covering(&self, address: u64) -> impl Iterator<Item = &str> {
+    pub fn covering(&self, address: u64) -> impl Iterator<Item = String> {
         let above = self.list.partition_point(|s| s.address <= address);
         let mut below = (above.saturating_sub(NESTED_MAX)..above).rev();
         let found = below.find(|&i| address < self.list[i].end);
         let (from, at) = found.map_or((0, 0), |i| (i + 1, self.list[i].address));
         let same = self.list[..from].iter().rev().take_while(move |s| s.address == at);
-        same.filter_map(|s| self.name(s))
+        same.take(SAME_MAX).filter_map(|s| self.name(s))
     }
 
-    fn name(&self, symbol: &Symbol) -> Option<&str> {
-        let rest = self.names.as_ref()?.get(symbol.name as usize..)?;
-        let end = rest.iter().position(|b| *b == 0)?;
-        let name = std::str::from_utf8(&rest[..end]).ok()?;
+    fn name(&self, symbol: &Symbol) -> Option<String> {
+        let mut name = self.names.as_ref()?.get(symbol.name)?;
         // Version of a dynamic symbol: `memcpy@@GLIBC_2.14`.
-        let name = name.split('@').next().unwrap_or(name);
-        (!name.is_empty()).then_some(name)
+        name.truncate(name.find('@').unwrap_or(name.len()));
+        Some(name).filter(|name| !name.is_empty())
     }
 }
 
@@ -84,7 +111,8 @@ mod tests {
             name,
             rank,
         };
-        let names = Arc::from(&b"\0aaa\0bbb\0ccc\0"[..]);
+        let names = Content::memory(&b"\0aaa\0bbb\0ccc\0"[..]);
+        let names = Strings::new(&names, 0..names.len());
         Symbols::new(list.iter().map(symbol).collect(), names)
     }
 

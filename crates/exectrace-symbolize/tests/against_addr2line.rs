@@ -366,7 +366,7 @@ fn a_stripped_library_has_the_names_it_exports_and_no_others() {
     let id = symbolizer.add_module(Space::default(), module_of(&bare));
     let report = |s: &Symbolizer| {
         let r = s.modules().next().unwrap();
-        (r.id, r.status.cloned(), r.asked, r.resolved)
+        (r.id, r.status, r.asked, r.resolved)
     };
     assert_eq!(report(&symbolizer), (id, None, 0, 0));
     let name = Some("exported".to_owned());
