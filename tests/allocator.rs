@@ -34,6 +34,8 @@ static DEEPEST: AtomicU64 = AtomicU64::new(0);
 
 thread_local! {
     static DEPTH: Cell<u64> = const { Cell::new(0) };
+    /// There is no memory for this thread.
+    static EMPTY: Cell<bool> = const { Cell::new(false) };
 }
 
 fn emit(n: usize) {
@@ -50,6 +52,9 @@ fn emit(n: usize) {
 // SAFETY: the system's allocator does the work.
 unsafe impl GlobalAlloc for Emits {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if EMPTY.get() {
+            return std::ptr::null_mut();
+        }
         emit(layout.size());
         // SAFETY: the caller's duty is the same.
         let p = unsafe { System.alloc(layout) };
@@ -144,6 +149,42 @@ fn allocations_emit_while_sessions_start_and_stop() {
         assert_eq!(EMITTED.load(Relaxed), recorded + nested + lost);
         assert_eq!(DEEPEST.load(Relaxed), 1, "an event allocates");
         assert_eq!(total(|t| &t.errno_changed), 0);
+    });
+}
+
+/// A thread that gets no memory, from its first event on: each event that allocated would end the
+/// process.
+#[test]
+fn events_where_there_is_no_memory() {
+    alone("events_where_there_is_no_memory", 60, || {
+        let capture = Capture::default();
+        let all = [trace::StackKind::Instant, trace::StackKind::Log, trace::StackKind::Task];
+        let config = trace::Config::new().memory_bytes(2 << 20).stacks(all);
+        config.start(Writer(capture.clone())).unwrap();
+        let (tid, a) = std::thread::spawn(|| {
+            let mut a = support::Attempted::default();
+            EMPTY.set(true);
+            for n in 0..200_000u64 {
+                a.probe(n << 32);
+            }
+            for n in 0..10 {
+                let task = trace::task!("task", n = n);
+                let _current = task.enter();
+                let _span = trace::span!("span", text = "a text");
+                trace::log!(alloc, "a number {n}");
+                trace::log!(alloc, "{:2000}", n);
+            }
+            EMPTY.set(false);
+            (support::tid(), a)
+        })
+        .join()
+        .unwrap();
+        trace::stop().unwrap();
+        let bytes = capture.take();
+        support::assert_valid(&bytes);
+        let h = support::contents(&bytes).of_tid(tid);
+        assert_eq!((h.probes, h.sum), (a.kept, a.sum));
+        assert!(h.lost() >= a.lost && a.kept > 10_000, "{a:?}");
     });
 }
 

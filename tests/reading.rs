@@ -308,6 +308,37 @@ fn a_lost_end_does_not_stay_open() {
     assert_eq!(seen, expected.map(|(name, depth, task)| (name.to_owned(), depth, task)));
 }
 
+/// A reader whose thread ends in a panic, with batches in its hands: another thread goes on where
+/// it was, and in the end every buffer is free again.
+#[test]
+fn readers_that_end() {
+    let _alone = support::alone();
+    let _watch = support::watch("readers_that_end", 60);
+    for taken in 0..5 {
+        Config::new().memory_bytes(4 << 20).start_reading().unwrap();
+        let mut a = Attempted::default();
+        (0..100_000).for_each(|n| {
+            a.probe(n << 32);
+        });
+        assert_eq!(a.lost, 0);
+        let reader = std::thread::spawn(move || {
+            let mut copies = Vec::new();
+            let held: Vec<_> = (0..taken).map(|_| trace::read_trace().unwrap().unwrap()).collect();
+            held.iter().for_each(|batch| copies.extend_from_slice(batch));
+            std::panic::resume_unwind(Box::new(copies));
+        });
+        let payload = reader.join().unwrap_err();
+        let mut bytes = *payload.downcast::<Vec<u8>>().unwrap();
+        assert_eq!(bytes.is_empty(), taken == 0);
+        trace::stop().unwrap();
+        bytes.extend(support::read_all());
+        support::assert_valid(&bytes);
+        support::assert_exact(&bytes, &[(support::tid(), a)].into());
+        let m = trace::registry::mapping().unwrap();
+        assert_eq!(m.front().pool.0.free(), m.committed(), "buffers that are gone");
+    }
+}
+
 /// Start, read and stop in three threads, many times.
 #[test]
 fn many_sessions_are_read() {

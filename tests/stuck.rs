@@ -17,6 +17,7 @@ use signals_support::Timer;
 use signals_support::handle;
 use signals_support::mine;
 use signals_support::tally;
+use signals_support::total;
 use support::Attempted;
 use support::Capture;
 use trace::Config;
@@ -115,6 +116,36 @@ fn a_thread_stands_still_inside_an_event() {
         let c = support::contents(&last);
         let later: u64 = c.threads.values().map(|t| t.probes).sum();
         assert!(later > 100, "it goes on recording");
+    });
+}
+
+/// Somebody reads while `stop` waits for a thread that stands inside an event: the reader waits as
+/// well, gets everything, and then the end.
+#[test]
+fn a_reader_beside_a_stop_that_waits() {
+    alone("a_reader_beside_a_stop_that_waits", 60, || {
+        handle(libc::SIGPROF, 0, holds);
+        let config = Config::new().stop_timeout(Duration::from_millis(600));
+        config.start_reading().unwrap();
+        let thread = held();
+        let reader = std::thread::spawn(support::read_all);
+        while trace::registry::switch().reading.load(Relaxed) == 0 {
+            std::thread::yield_now();
+        }
+        let summary = trace::stop().unwrap();
+        assert_eq!(summary.stuck_threads, 1);
+        let bytes = reader.join().unwrap();
+        HOLD.store(RELEASED, Relaxed);
+        END.store(true, Relaxed);
+        thread.join().unwrap();
+        support::assert_valid(&bytes);
+        let c = support::contents(&bytes);
+        assert_eq!((c.events, c.sessions), (summary.events, 1));
+        let kept = total(|t| &t.recorded) + total(|t| &t.nested);
+        let there: u64 = c.threads.values().map(|t| t.probes).sum();
+        // The event in which it stood may have been published already.
+        assert!(there == kept || there + 1 == kept, "{there} of {kept}");
+        assert_eq!(c.cause(Cause::StopTimeout), 1);
     });
 }
 

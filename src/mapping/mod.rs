@@ -186,8 +186,11 @@ impl Mapping {
         let region = sys::mapping::reserve(RESERVE_BYTES, RESERVE_BYTES_MIN, dir)?;
         let file = region.path().is_some();
         let m = Mapping { base: region.base(), bytes: region.bytes(), file };
-        m.populate(0, FRONT_BYTES)?;
-        m.populate(TASKS_AT, TASKS_BYTES)?;
+        let done = m.populate(0, FRONT_BYTES).and_then(|()| m.populate(TASKS_AT, TASKS_BYTES));
+        if let Err(e) = done {
+            region.discard();
+            return Err(e);
+        }
         m.stamp();
         Ok(m)
     }

@@ -1,7 +1,7 @@
 //! The one shared address range of the process, and private memory for tables.
 //!
-//! 1. A `Region` MUST NOT be unmapped. Otherwise a thread that stood inside an event when the
-//!    session ended writes into whatever is mapped there next.
+//! 1. A `Region` MUST NOT be unmapped once others know of it. Otherwise a thread that stood inside
+//!    an event when the session ended writes into whatever is mapped there next.
 //! 2. A file MUST stand on tmpfs. Otherwise a store waits for write-back (40 ms were seen), or gets
 //!    SIGBUS on a file system that copies on write.
 
@@ -49,6 +49,15 @@ impl Region {
     /// The file behind it; who reserved the range removes the file.
     pub fn path(&self) -> Option<&Path> {
         self.path.as_deref()
+    }
+
+    /// Gives the range back, of which nobody knows yet (mapping#1), and removes its file.
+    pub fn discard(self) {
+        // SAFETY: a whole mapping of ours, to which nobody has a reference.
+        unsafe { libc::munmap(self.base.cast(), self.bytes) };
+        if let Some(path) = &self.path {
+            let _ = fs::remove_file(path);
+        }
     }
 
     /// Commits a part, so that no event pays for a page's first touch, or says why not (an errno).
