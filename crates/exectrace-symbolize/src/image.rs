@@ -9,6 +9,7 @@ use crate::content::Pages;
 use crate::demangle::is_mangled;
 use crate::dwarf::Dwarf;
 use crate::dwarf::DwarfFrame;
+use crate::dwarf::Memory;
 use crate::dwarf::Split;
 use crate::elf::Elf;
 use crate::elf::Table;
@@ -23,6 +24,16 @@ use crate::symbols::Symbols;
 
 /// Symbols of one address whose names are compared with that of the debug information.
 const FOLDED_MAX: usize = 16;
+
+/// Where files are looked for, and what all of them are read through.
+pub struct Library {
+    /// Where to look.
+    pub places: Places,
+    /// Their bytes.
+    pub pages: Rc<Pages>,
+    /// What was read.
+    pub memory: Rc<Memory>,
+}
 
 /// What the files of a module say.
 pub struct Image {
@@ -79,7 +90,8 @@ impl Image {
     }
 
     /// Finds and opens the files of a module.
-    pub fn open(module: &Module, places: &Places, pages: &Rc<Pages>) -> Image {
+    pub fn open(module: &Module, library: &Library) -> Image {
+        let Library { places, pages, .. } = library;
         let (own, why) = match open_own(module, pages) {
             Ok(elf) => (Some(elf), Missing::NoSymbols),
             Err(missing) => (None, missing),
@@ -92,7 +104,7 @@ impl Image {
         let mut image =
             Image { status: RefCell::new(Status::Missing(why)), symbols: Vec::new(), dwarf: None };
         for elf in separate.iter().chain(&own) {
-            image.read_debug(elf, module, places, pages);
+            image.read_debug(elf, module, library);
         }
         let full = separate.iter().chain(&own).map(|elf| (elf, Table::Full, Names::SymbolTable));
         let mini = own.as_ref().and_then(embedded::mini);
@@ -104,15 +116,16 @@ impl Image {
         image
     }
 
-    fn read_debug(&mut self, elf: &Elf, module: &Module, places: &Places, pages: &Rc<Pages>) {
+    fn read_debug(&mut self, elf: &Elf, module: &Module, library: &Library) {
         if self.dwarf.is_some() || !elf.has_debug_info() {
             return;
         }
+        let Library { places, pages, memory } = library;
         let alt = places.alt(elf, pages);
         let common = alt.as_ref().and_then(|alt| alt.as_ref().ok());
         let packages = places.packages(&module.path, elf.path());
         let split = Split::new(pages, packages, places.dirs.clone());
-        let read = Dwarf::read(elf, common, split);
+        let read = Dwarf::read(elf, common, split, memory);
         let partial = match (&read, &alt) {
             (Err(why), _) => Some(why.clone()),
             (Ok(_), Some(Err(name))) => Some(format!("{name}, which it refers to, is not there")),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,7 +10,9 @@ use std::sync::Arc;
 use crate::content::Pages;
 use crate::demangle::demangle;
 use crate::dwarf::DwarfFrame;
+use crate::dwarf::Memory;
 use crate::image::Image;
+use crate::image::Library;
 use crate::module::Missing;
 use crate::module::Module;
 use crate::module::ModuleId;
@@ -65,11 +68,12 @@ struct Entry {
 
 /// Resolves addresses. Files are opened when an address of theirs is first asked for.
 pub struct Symbolizer {
-    places: Places,
-    pages: Rc<Pages>,
+    library: Library,
     modules: Vec<Entry>,
     by_base: BTreeMap<(Space, u64), ModuleId>,
     images: HashMap<Identity, Rc<Image>>,
+    /// Spaces of which addresses are known.
+    asked: HashSet<Space>,
     known: Recent<(Space, u64), Rc<Resolved>>,
     texts: Recent<Arc<str>, Arc<str>>,
     demangled: Recent<Rc<str>, Arc<str>>,
@@ -91,8 +95,12 @@ impl Symbolizer {
     pub fn with_debug_dirs(mut dirs: Vec<PathBuf>) -> Self {
         dirs.push(PathBuf::from("/usr/lib/debug"));
         Symbolizer {
-            places: Places { dirs, fetched: separate::fetched() },
-            pages: Pages::new(),
+            library: Library {
+                places: Places { dirs, fetched: separate::fetched() },
+                pages: Pages::new(),
+                memory: Memory::new(),
+            },
+            asked: HashSet::new(),
             modules: Vec::new(),
             by_base: BTreeMap::new(),
             images: HashMap::new(),
@@ -112,7 +120,9 @@ impl Symbolizer {
         let id = ModuleId(self.modules.len() as u32);
         self.by_base.insert((space, module.base), id);
         self.modules.push(Entry { module, image: None, asked: 0, resolved: 0 });
-        self.known.retain(|(s, _)| *s != space);
+        if self.asked.remove(&space) {
+            self.known.retain(|(s, _)| *s != space);
+        }
         id
     }
 
@@ -146,6 +156,7 @@ impl Symbolizer {
         if let Some(known) = self.known.get(&(space, address)) {
             return known;
         }
+        self.asked.insert(space);
         let found = Rc::new(self.look_up(space, address));
         let cost = 128 + size_of_val(&found.frames[..]);
         self.known.put((space, address), Rc::clone(&found), cost);
@@ -212,8 +223,8 @@ impl Symbolizer {
             let m = &entry.module;
             let by_time = m.build_id.is_none().then_some((m.file_size, m.mtime));
             let identity = (m.path.clone(), m.build_id.clone(), by_time);
-            let (places, pages) = (&self.places, &self.pages);
-            let open = || Rc::new(Image::open(m, places, pages));
+            let library = &self.library;
+            let open = || Rc::new(Image::open(m, library));
             entry.image = Some(Rc::clone(self.images.entry(identity).or_insert_with(open)));
         }
         entry.image.clone()

@@ -16,6 +16,7 @@ mod names;
 mod reader;
 mod split;
 
+use std::cell::Cell;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::fmt;
@@ -38,6 +39,7 @@ use functions::Tree;
 use functions::UnitRef;
 use lines::Lines;
 use lines::Place;
+use names::Known;
 use names::Names;
 use names::Of;
 use names::UNIT_COST;
@@ -47,7 +49,7 @@ use reader::Work;
 use split::Apart;
 pub use split::Split;
 
-/// Memory of the units, functions and lines that are remembered of a file.
+/// Memory of the units, functions and lines that are remembered, of all files together.
 const UNITS_COST_MAX: usize = 192 << 20;
 
 /// Stretches of code of all units of a file.
@@ -101,15 +103,31 @@ pub struct DwarfFrame {
     pub line: Option<u32>,
 }
 
+/// What is remembered of all files.
+pub struct Memory {
+    units: RefCell<Recent<(u64, u64), Rc<Unit>>>,
+    names: RefCell<Known>,
+    files: Cell<u64>,
+}
+
+impl Memory {
+    /// Of nothing so far.
+    pub fn new() -> Rc<Self> {
+        let units = RefCell::new(Recent::new(UNITS_COST_MAX));
+        Rc::new(Memory { units, names: RefCell::default(), files: Cell::new(0) })
+    }
+}
+
 /// The debug information of one file.
 pub struct Dwarf {
+    memory: Rc<Memory>,
+    number: u64,
     work: Rc<Work>,
     work_max: u64,
     sections: gimli::Dwarf<PartReader>,
     code: Vec<Range<u64>>,
     /// By their start, then by falling end.
     ranges: Vec<UnitRange>,
-    units: Recent<u64, Rc<Unit>>,
     /// Units that cannot be read, by their place.
     refused: Recent<u64, Error>,
     names: Names,
@@ -139,7 +157,12 @@ struct Unit {
 
 impl Dwarf {
     /// Reads where the units of a file are; of `alt`, what it has in common with others.
-    pub fn read(elf: &Elf, alt: Option<&Elf>, split: Split) -> std::result::Result<Dwarf, String> {
+    pub fn read(
+        elf: &Elf,
+        alt: Option<&Elf>,
+        split: Split,
+        memory: &Rc<Memory>,
+    ) -> std::result::Result<Dwarf, String> {
         let work = Rc::new(Work::default());
         let mut sections = load(elf, &work, false)?;
         let mut work_max = WORK_MIN + 8 * elf.len();
@@ -147,14 +170,17 @@ impl Dwarf {
             sections.set_sup(load(alt, &work, false)?);
             work_max += 8 * alt.len();
         }
+        let number = memory.files.get();
+        memory.files.set(number + 1);
         let mut dwarf = Dwarf {
+            memory: Rc::clone(memory),
+            number,
             work,
             work_max,
             code: elf.code(),
             ranges: Vec::new(),
-            units: Recent::new(UNITS_COST_MAX),
             refused: Recent::new(1 << 20),
-            names: Names::default(),
+            names: Names::new(number),
             sections,
             split,
             broken: None,
@@ -275,7 +301,7 @@ impl Dwarf {
                 _ => Ok(None),
             };
             let line = line.unwrap_or_else(|error| self.note(error));
-            self.units.grew(&at, cost);
+            self.grew(&unit, cost);
             place = place.or(line.map(|line| (unit, line)));
         }
         match (best, place, failed) {
@@ -305,7 +331,8 @@ impl Dwarf {
     }
 
     fn unit(&mut self, place: u64) -> Result<Rc<Unit>> {
-        if let Some(unit) = self.units.get(&place) {
+        let key = (self.number, place);
+        if let Some(unit) = self.memory.units.borrow_mut().get(&key) {
             return Ok(unit);
         }
         if let Some(error) = self.refused.get(&place) {
@@ -314,7 +341,7 @@ impl Dwarf {
         match self.read_unit(place) {
             Ok((unit, cost)) => {
                 let unit = Rc::new(unit);
-                self.units.put(place, Rc::clone(&unit), cost);
+                self.memory.units.borrow_mut().put(key, Rc::clone(&unit), cost);
                 Ok(unit)
             }
             Err(error) => {
@@ -395,11 +422,13 @@ impl Dwarf {
     fn name(&mut self, unit: &Rc<Unit>, entry: u64) -> Option<Rc<str>> {
         let of = if unit.apart.is_some() { Of::Apart } else { Of::Own };
         let main = unit.main(&self.sections);
-        self.names.get(&self.sections, (of, unit.place()), main, entry, &self.work)
+        let mut known = self.memory.names.borrow_mut();
+        let at = (of, unit.place());
+        self.names.get(&mut known, &self.sections, at, main, entry, &self.work)
     }
 
-    fn grew(&mut self, unit: &Unit, by: usize) {
-        self.units.grew(&unit.place(), by);
+    fn grew(&self, unit: &Unit, by: usize) {
+        self.memory.units.borrow_mut().grew(&(self.number, unit.place()), by);
     }
 
     /// What of its information is not there or cannot be read, as far as is known by now.

@@ -18,7 +18,7 @@ use crate::recent::Recent;
 /// References that are followed from a function to its name. Two are usual.
 const STEPS_MAX: usize = 16;
 
-/// Memory of the names that are remembered of a file.
+/// Memory of the names that are remembered.
 const NAMES_COST_MAX: usize = 32 << 20;
 
 /// Memory of the units that are remembered because names stand in them.
@@ -38,24 +38,28 @@ pub enum Of {
     Apart,
 }
 
-/// Where units stand in a file, and what was read of them for names.
+/// A file by its number, and an entry or a unit in it.
+type Key<E> = (u64, Of, E);
+
+/// Names, and units for their sake, of all files, as far as they are remembered.
 #[derive(Debug)]
-pub struct Names {
-    own: Vec<u64>,
-    alt: Option<Vec<u64>>,
-    units: Recent<(Of, u64), Rc<gimli::Unit<PartReader>>>,
-    names: Recent<(Of, u64, u64), Option<Rc<str>>>,
+pub struct Known {
+    units: Recent<Key<u64>, Rc<gimli::Unit<PartReader>>>,
+    names: Recent<Key<(u64, u64)>, Option<Rc<str>>>,
 }
 
-impl Default for Names {
+impl Default for Known {
     fn default() -> Self {
-        Names {
-            own: Vec::new(),
-            alt: None,
-            units: Recent::new(UNITS_COST_MAX),
-            names: Recent::new(NAMES_COST_MAX),
-        }
+        Known { units: Recent::new(UNITS_COST_MAX), names: Recent::new(NAMES_COST_MAX) }
     }
+}
+
+/// Where the units of a file stand.
+#[derive(Debug)]
+pub struct Names {
+    number: u64,
+    own: Vec<u64>,
+    alt: Option<Vec<u64>>,
 }
 
 /// What an entry says of the name of its function.
@@ -69,6 +73,11 @@ enum Said {
 type Found = (Of, Rc<gimli::Unit<PartReader>>);
 
 impl Names {
+    /// Of the file with this number.
+    pub fn new(number: u64) -> Self {
+        Names { number, own: Vec::new(), alt: None }
+    }
+
     /// A unit begins here in the file, after those that were added before.
     pub fn add_unit(&mut self, place: u64) -> Result<()> {
         add(&mut self.own, place)
@@ -77,26 +86,28 @@ impl Names {
     /// The name of the function at `entry` of a unit that stands at `place`.
     pub fn get(
         &mut self,
+        known: &mut Known,
         sections: &gimli::Dwarf<PartReader>,
         (of, place): (Of, u64),
         unit: UnitRef<'_>,
         entry: u64,
         work: &Work,
     ) -> Option<Rc<str>> {
-        if let Some(known) = self.names.get(&(of, place, entry)) {
-            return known;
+        let key = (self.number, of, (place, entry));
+        if let Some(name) = known.names.get(&key) {
+            return name;
         }
-        let name = self.read(sections, of, unit, UnitOffset(entry), work).ok().flatten();
+        let name = self.read(known, sections, (of, unit), UnitOffset(entry), work).ok().flatten();
         let cost = name.as_deref().map_or(0, str::len) + 96;
-        self.names.put((of, place, entry), name.clone(), cost);
+        known.names.put(key, name.clone(), cost);
         name
     }
 
     fn read(
         &mut self,
+        known: &mut Known,
         sections: &gimli::Dwarf<PartReader>,
-        first_of: Of,
-        first: UnitRef<'_>,
+        (first_of, first): (Of, UnitRef<'_>),
         mut entry: UnitOffset<u64>,
         work: &Work,
     ) -> Result<Option<Rc<str>>> {
@@ -114,12 +125,12 @@ impl Names {
                 (Said::Name(name), _) => return Ok(Some(name)),
                 (Said::Elsewhere(AttributeValue::UnitRef(to)), _) => entry = to,
                 (Said::Elsewhere(AttributeValue::DebugInfoRef(to)), Of::Own | Of::Alt) => {
-                    let next = self.unit_of(sections, of, to)?;
+                    let next = self.unit_of(known, sections, of, to)?;
                     entry = inside(to, &next.1)?;
                     found = Some(next);
                 }
                 (Said::Elsewhere(AttributeValue::DebugInfoRefSup(to)), _) => {
-                    let next = self.unit_of(sections, Of::Alt, to)?;
+                    let next = self.unit_of(known, sections, Of::Alt, to)?;
                     entry = inside(to, &next.1)?;
                     found = Some(next);
                 }
@@ -132,6 +143,7 @@ impl Names {
     /// The unit that an entry stands in.
     fn unit_of(
         &mut self,
+        known: &mut Known,
         sections: &gimli::Dwarf<PartReader>,
         of: Of,
         entry: DebugInfoOffset<u64>,
@@ -147,15 +159,16 @@ impl Names {
         let above = places.partition_point(|place| *place <= entry.0);
         let place = above.checked_sub(1).map(|i| places[i]);
         let place = place.ok_or(gimli::Error::NoEntryAtGivenOffset(entry.0))?;
-        if let Some(known) = self.units.get(&(of, place)) {
-            return Ok((of, known));
+        let key = (self.number, of, place);
+        if let Some(unit) = known.units.get(&key) {
+            return Ok((of, unit));
         }
         let header = sections.unit_header(DebugInfoOffset(place))?;
         let mut unit = sections.unit(header)?;
         // Its lines are not asked for.
         unit.line_program = None;
         let unit = Rc::new(unit);
-        self.units.put((of, place), Rc::clone(&unit), UNIT_COST);
+        known.units.put(key, Rc::clone(&unit), UNIT_COST);
         Ok((of, unit))
     }
 
