@@ -22,6 +22,9 @@ const HIDDEN: [u32; 58] = [
 /// The first character of a line of output that could change how the text around it is shown:
 /// control characters of both sets, and what [`strings`] has of reordering and hidden ones.
 pub fn unsafe_char(line: &str) -> Option<char> {
+    if line.bytes().all(|b| (b' '..=b'~').contains(&b)) {
+        return None;
+    }
     line.chars().find(|c| c.is_control() || HIDDEN.contains(&u32::from(*c)))
 }
 

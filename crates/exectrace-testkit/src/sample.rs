@@ -193,6 +193,154 @@ pub fn many_batches(n: u64) -> TraceBuilder {
     t
 }
 
+/// Small traces of every sort, by name: what is done to each byte and bit of a trace is done to all
+/// of them.
+pub fn all() -> Vec<(&'static str, TraceBuilder)> {
+    vec![
+        ("small", small()),
+        ("hostile", hostile()),
+        ("many batches", many_batches(4)),
+        ("nothing recorded", brief(|_| {})),
+        ("one event", brief(|t| one_event(t, 1))),
+        ("without its first batch", {
+            let mut t = TraceBuilder::new(9);
+            definitions(&mut t);
+            one_event(&mut t, 1);
+            t
+        }),
+        ("two sessions", {
+            let mut t = brief(|t| one_event(t, 1));
+            t.next.session += 1;
+            begin_brief(&mut t);
+            definitions(&mut t);
+            one_event(&mut t, 2);
+            t.end(9);
+            t
+        }),
+        ("two epochs", brief(two_epochs)),
+        ("late batches", brief(late_batches)),
+        ("lanes", brief(lanes)),
+        ("spans and tasks", brief(spans_and_tasks)),
+        ("texts and lists", brief(texts_and_lists)),
+        ("control events", brief(control_events)),
+        ("empty batches", brief(empty_batches)),
+    ]
+}
+
+/// A session of one event.
+fn begin_brief(t: &mut TraceBuilder) {
+    let mut b = Body::default();
+    b.put(|w| {
+        let (recorder, program) = ("kit".into(), "p".into());
+        schema::Session::put(w, 1, recorder, 0, 1 << 30, 3, 0, 1, program, "a".into(), 2)
+    });
+    t.batch(1, 0, 0, &b);
+}
+
+/// A session with a short beginning and an end.
+fn brief(middle: impl FnOnce(&mut TraceBuilder)) -> TraceBuilder {
+    let mut t = TraceBuilder::new(9);
+    begin_brief(&mut t);
+    definitions(&mut t);
+    middle(&mut t);
+    t.end(1000);
+    t
+}
+
+fn one_event(t: &mut TraceBuilder, n: u64) {
+    t.events(1, 5, |e| {
+        e.site(kinds::HIT, 1, &[Field::U64(n)]);
+    });
+}
+
+fn two_epochs(t: &mut TraceBuilder) {
+    one_event(t, 1);
+    t.next.epoch = 2;
+    t.definitions(|d| {
+        d.string(1, "again").define(kinds::HIT, Class::Counter, 1, &[("value", ty::I64)]);
+    });
+    t.events(1, 9, |e| {
+        e.site(kinds::HIT, 1, &[Field::I64(-7)]);
+        e.timed(0, |w, d| schema::State::put(w, d, 0, &[0, 0], 0));
+    });
+}
+
+fn late_batches(t: &mut TraceBuilder) {
+    one_event(t, 1);
+    t.control(|c| {
+        c.clock(10, 10, 10).generation_end(1, 10, &[2]);
+    });
+    t.next.generation = 2;
+    one_event(t, 2);
+    t.next.flags = FLAG_LATE;
+    t.events(2, 1, |e| {
+        e.site(kinds::LOAD, 2, &[Field::F64(-0.0)]);
+    });
+    t.control(|c| {
+        c.clock(20, 21, 20).generation_end(2, 20, &[]);
+    });
+}
+
+fn lanes(t: &mut TraceBuilder) {
+    for lane in [1, 0, 1, 0] {
+        t.events_of(1, lane, 5, |e| {
+            e.site(kinds::WORK, 0, &[]).timed(0, schema::SpanEnd::put);
+        });
+    }
+}
+
+fn spans_and_tasks(t: &mut TraceBuilder) {
+    t.events(1, 5, |e| {
+        for depth in 0..40 {
+            e.site(kinds::WORK, depth, &[]);
+        }
+        e.site(kinds::JOB, 1, &[Field::U64(3), Field::U64(0), Field::U64(5)]);
+        e.timed(0, |w, d| schema::TaskSwitch::put(w, d, 3));
+    });
+    t.events(1, 900, |e| {
+        e.timed(0, |w, d| schema::State::put(w, d, 3, &[kinds::WORK; 32], 8));
+        for depth in (0..40).rev() {
+            e.timed(1, |w, d| schema::SpanEndAt::put(w, d, depth));
+        }
+        e.timed(0, |w, d| schema::TaskEnd::put(w, d, 3)).timed(0, schema::SpanEnd::put);
+    });
+}
+
+fn texts_and_lists(t: &mut TraceBuilder) {
+    let (later, later_list) = (14 << 3 | 3, 15 << 3 | 4);
+    t.definitions(|d| {
+        let fields =
+            [("t", ty::TEXT), ("l", ty::LIST), ("x", later), ("y", later_list), ("b", ty::BOOL)];
+        d.define(70, Class::Log, 3, &fields).stack(2, &[u64::MAX, 0, 7]).stack(3, &[]);
+    });
+    t.events(1, 5, |e| {
+        for text in ["", "a", "\u{20ac}\u{202e}", "a text of some length, beyond a word"] {
+            let lists = [Field::List(&[]), Field::List(&[1, 0, u64::MAX])];
+            e.site(70, 1, &[Field::Text(text), lists[1], Field::Text(text), lists[0], NO]);
+            e.site(70, 1 << 40, &[Field::Cut(b"\xff", 9), lists[0], NONE, lists[1], NO]);
+        }
+    });
+}
+
+const NO: Field<'_> = Field::Bool(false);
+const NONE: Field<'_> = Field::Text("");
+
+fn control_events(t: &mut TraceBuilder) {
+    t.control(|c| {
+        c.clock(1, 2, 3).generation_end(1, 1, &[1, 5]);
+        c.put(|w| schema::Loss::put(w, 1, 1, 5)).put(|w| schema::Loss::put(w, 0, 77, 1));
+        c.put(|w| schema::ThreadName::put(w, 1, 5, "renamed".into()));
+        c.put(|w| schema::ThreadState::put(w, 1, 101, "n".into(), 5, 1, 7, &[kinds::WORK, 0]));
+        c.put(|w| schema::TaskState::put(w, 7, 0, kinds::JOB, 5));
+        c.put(|w| schema::Note::put(w, "a fact".into(), "of two lines\n\u{1b}".into()));
+    });
+}
+
+fn empty_batches(t: &mut TraceBuilder) {
+    t.events(1, 5, |_| {}).control(|_| {}).definitions(|_| {});
+    t.batch(77, 3, 1, &Body::default());
+}
+
 /// Puts the length and the CRC of the batches right that begin at `offsets`.
 pub fn reseal(bytes: &mut [u8], offsets: &[usize]) {
     for (i, &at) in offsets.iter().enumerate() {
