@@ -996,7 +996,16 @@ impl Controller {
         let mut stuck = Vec::new();
         see_out(m, self.plan.of, deadline_ns, |index| stuck.push(index));
         self.generation += 1;
+        let blocked: Vec<BlockedShot> = known(m).filter_map(|(_, r)| BlockedShot::of(r)).collect();
         self.collect_last(&stuck);
+        for b in blocked {
+            // Ids of an epoch before mean nothing here.
+            let stack = if b.epoch == self.epoch { b.stack } else { 0 };
+            let (thread, op) = (b.thread.into(), b.op.into());
+            self.put_control(|w| {
+                schema::Blocked::put(w, thread, op, b.object, b.since, stack.into())
+            });
+        }
     }
 
     /// Takes everything that is left; threads that are stuck leave a copy of what they published.
@@ -1252,6 +1261,32 @@ pub fn unregistered(tid: u32, name: &[u8], at: u64) -> ThreadShot {
         task: 0,
         spans: [0; wire::SPANS_MAX],
         listed: 0,
+    }
+}
+
+/// What a thread was waiting for.
+#[derive(Clone, Copy, Debug)]
+struct BlockedShot {
+    thread: u32,
+    op: u32,
+    object: u64,
+    since: u64,
+    stack: u32,
+    epoch: u32,
+}
+
+impl BlockedShot {
+    fn of(r: &Record) -> Option<BlockedShot> {
+        // Acquire: pairs with the Release of the owner's `block`.
+        let op = r.block_op.load(Acquire);
+        (op != 0).then(|| BlockedShot {
+            thread: r.thread.load(Relaxed),
+            op,
+            object: r.block_object.load(Relaxed),
+            since: r.block_since.load(Relaxed),
+            stack: r.block_stack.load(Relaxed),
+            epoch: r.block_epoch.load(Relaxed),
+        })
     }
 }
 

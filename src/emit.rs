@@ -518,7 +518,7 @@ fn attempt(l: &Local, e: &dyn Emission, fp: usize, sp: u64) -> Step {
     let epoch = m.front().epoch.load(Relaxed);
     if r.defined.load(Relaxed) != epoch {
         // Before the first event and the first loss of the session.
-        registry::define_thread(m, r, l.function.get());
+        registry::define_thread(m, r, l.function.get(), l.entry.get());
         r.defined.store(epoch, Relaxed);
     }
     let room = PREFIX_MAX + SLACK + e.len_max() + varint::LEN_MAX;
@@ -973,6 +973,65 @@ impl Emission for Announcement {
     fn site(&self) -> Option<(&'static Site, Types)> {
         None
     }
+}
+
+/// What a thread has said of the wait that it begins.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Blocking {
+    /// When it began, in scaled ticks; 0: nothing was recorded.
+    pub since: u64,
+    /// From which stack; 0 none.
+    pub stack: u32,
+    /// The table epoch of the stack.
+    pub epoch: u32,
+}
+
+/// Says in the thread's record what it is about to wait for, with its stack where `walk` says so.
+/// Whoever looks at the record meanwhile, also when the process was killed, finds it there.
+///
+/// Nothing is said inside another event, nor while the recorder is off.
+#[inline(never)]
+pub fn block(op: u32, object: u64, walk: bool) -> Blocking {
+    let (fp, sp) = (sys::fp(), sys::sp());
+    let l = local::here();
+    for _ in 0..2 {
+        if l.busy().load(Relaxed) == 0 {
+            let generation = l.generation.get();
+            let mine = gate::enter(l.busy(), l.gate(), generation, sp as u64) || runs_on(l);
+            if mine && let Some(r) = l.record() {
+                let epoch = (l.tag.get() >> 1) as u32;
+                let stack = if walk { capture_stack(l, r, epoch, fp, sp as u64) } else { 0 };
+                let since = scaled_now(l);
+                r.block(op, object, since, epoch, stack);
+                gate::leave(l.busy());
+                return Blocking { since, stack, epoch };
+            }
+            gate::leave(l.busy());
+        } else if l.registered() {
+            return Blocking::default();
+        }
+        // It has no record yet, or no buffer of this generation.
+        announce();
+    }
+    Blocking::default()
+}
+
+/// Whether the thread, inside its section, holds a buffer of the generation that runs: so too where
+/// every event fences.
+fn runs_on(l: &Local) -> bool {
+    matches!(gate::state(look(l)), gate::State::Running(g) if g == l.holds.get())
+}
+
+/// The wait is over: the thread runs.
+pub fn unblock(l: &Local) {
+    if let Some(r) = l.record() {
+        r.block_op.store(0, Relaxed);
+    }
+}
+
+/// The time now, in scaled ticks. Not before a session has chosen the clock.
+pub fn now(l: &Local) -> u64 {
+    scaled_now(l)
 }
 
 /// Makes the calling thread known to the session, with its start.

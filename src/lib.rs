@@ -68,6 +68,8 @@ macro_rules! runtime { ($($(#[$attr:meta])* $vis:vis mod $name:ident;)*) => { $(
 runtime! {
     mod annotate;
     #[doc(hidden)]
+    pub mod block;
+    #[doc(hidden)]
     pub mod clock;
     mod controller;
     mod emit;

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use trace::encode::field;
+use trace::encode::op::Op;
 use trace::encode::schema::Cause;
 use trace::encode::schema::EventSpec;
 use trace::encode::schema::Phase;
@@ -58,6 +59,15 @@ fn causes() -> String {
     s
 }
 
+fn ops() -> String {
+    let mut s = String::from("| op | call | class | object |\n|---|---|---|---|\n");
+    for op in Op::ALL {
+        let (name, class, object) = (op.name(), op.class(), op.object().name());
+        writeln!(s, "| {} | {name} | {class} | {object} |", *op as u8).unwrap();
+    }
+    s
+}
+
 fn limits() -> String {
     let mut s = String::from("| what | limit |\n|---|---|\n");
     for (what, n) in [
@@ -90,6 +100,7 @@ fn format_md_is_current() {
         ("header", header()),
         ("events", events()),
         ("causes", causes()),
+        ("ops", ops()),
         ("limits", limits()),
     ];
     for (block, new) in blocks {

@@ -29,7 +29,7 @@ const FLOORS: [(&str, &[&str]); 12] = [
     ("hot path", &["emit"]),
     ("control: what happens to full buffers", &["controller"]),
     ("control: start and stop", &["session"]),
-    ("porch: what a program touches", &["annotate"]),
+    ("porch: what a program touches", &["annotate", "block"]),
 ];
 /// Files that may name anything of the library.
 const ROOF: &str = "src/lib.rs";
@@ -45,13 +45,14 @@ const HOMES: [(&str, &[&str]); 2] =
     [("libc", &["src/sys/"]), ("loom", &["src/sync/", "src/registry/gate/"])];
 
 /// Who may use unsafe code, and what for.
-const UNSAFE: [(&str, &str); 38] = [
+const UNSAFE: [(&str, &str); 39] = [
     ("src/annotate/log.rs", "puts a text that is formatted already into a buffer"),
     ("src/annotate/mod.rs", "puts fields into a buffer"),
     ("src/annotate/span.rs", "puts fields into a buffer; sites that are never freed"),
     ("src/annotate/task.rs", "puts fields into a buffer"),
     ("src/annotate/thread.rs", "puts fields into a buffer"),
     ("src/annotate/value.rs", "puts values into a buffer"),
+    ("src/block.rs", "puts fields into a buffer"),
     ("src/buf/mod.rs", "what a mapping promises of its buffers"),
     ("src/buf/test_arena.rs", "keeps that promise in tests"),
     ("src/clock/aarch64.rs", "reads the counter"),

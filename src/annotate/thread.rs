@@ -85,14 +85,7 @@ where
     F: FnOnce() -> T + Send + 'static,
     T: Send + 'static,
 {
-    let (mut number, mut creator) = (0, 0);
-    if registry::is_on()
-        && let Some(m) = registry::mapping()
-    {
-        number = registry::next_number(m);
-        emit::emit(Create { thread: number.into() });
-        creator = local::with(|l| l.record().map_or(0, |r| r.thread.load(Relaxed)));
-    }
+    let (number, creator) = announce_creation();
     move || {
         local::with(|l| {
             l.number.set(number);
@@ -104,6 +97,15 @@ where
         }
         f()
     }
+}
+
+/// Sets a number aside for a thread that the caller makes, and says so; gives it and the caller's
+/// own, or 0 while nothing is recorded.
+pub(crate) fn announce_creation() -> (u32, u32) {
+    let Some(m) = registry::mapping().filter(|_| registry::is_on()) else { return (0, 0) };
+    let number = registry::next_number(m);
+    emit::emit(Create { thread: number.into() });
+    (number, local::with(|l| l.record().map_or(0, |r| r.thread.load(Relaxed))))
 }
 
 /// The event of a thread that creates another one.

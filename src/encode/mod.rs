@@ -5,6 +5,7 @@
 
 pub mod crc;
 pub mod field;
+pub mod op;
 pub mod schema;
 pub mod varint;
 pub mod wire;

@@ -133,6 +133,25 @@ macro_rules! __events { ($($with:tt)*) => { $($with)*! {
     0x11 ThreadEnd since 1, phase End("thread") { }
     /// This thread created another one.
     0x12 ThreadCreate since 1, phase Instant { thread: ThreadRef, stack: StackRef }
+    /// A call that may block has returned: what (the table of calls), on which object, with which
+    /// result or `errno`, and how many ticks ago it was called.
+    0x13 Wait since 1, phase Instant {
+        op: U64, object: U64, result: U64, error: U64, began: U64, stack: StackRef }
+    /// A call that wakes others has returned: `woken` is what the kernel or the lock says of how
+    /// many it woke.
+    0x14 Wake since 1, phase Instant {
+        op: U64, object: U64, woken: U64, began: U64, stack: StackRef }
+    /// What a file descriptor is from here on: a path, addresses of a socket, a pipe.
+    0x15 Descriptor since 1, phase Instant { fd: U64, text: Str }
+    /// A process was made, becomes another program, or is not followed.
+    0x16 Process since 1, phase Instant { step: U64, pid: U64, text: Str }
+    /// What the kernel has counted for this thread so far: switches that it asked for and those
+    /// that it did not, and its time on a CPU.
+    0x17 Usage since 1, phase Instant {
+        voluntary: U64, involuntary: U64, user: Nanos, system: Nanos }
+    /// What a thread was waiting for when the recording ended, and since when.
+    0x1f Blocked since 1, phase Structure {
+        thread: ThreadRef, op: U64, object: U64, since: Ticks, stack: StackRef }
     /// Opens a batch where the thread has a task or open spans, outermost first; `deeper` counts
     /// the open spans that are not listed.
     0x20 State since 1, phase Instant { task: TaskRef, spans: Numbers, deeper: U64 }

@@ -70,6 +70,17 @@ pub struct Record {
     /// The words of the open spans' sites, outermost first; `site::kind_in` reads them. 0: the
     /// span at this place has ended, one above it has not.
     pub spans: [AtomicU64; SPANS_MAX],
+    /// What the thread waits for, a number of `encode::op`; 0: it runs. Stored after the three
+    /// below, cleared when the wait is over.
+    pub block_op: AtomicU32,
+    /// The table epoch of `block_stack`.
+    pub block_epoch: AtomicU32,
+    /// The object that it waits for.
+    pub block_object: AtomicU64,
+    /// Since when, in scaled ticks.
+    pub block_since: AtomicU64,
+    /// From which stack.
+    pub block_stack: AtomicU32,
     /// Events lost by this thread since the session began, by cause.
     pub loss: [AtomicU64; CAUSES],
 }
@@ -104,6 +115,16 @@ impl Record {
         listed
     }
 
+    /// Says what the thread is about to wait for. The owner calls this.
+    pub fn block(&self, op: u32, object: u64, since: u64, epoch: u32, stack: u32) {
+        self.block_object.store(object, Relaxed);
+        self.block_since.store(since, Relaxed);
+        self.block_epoch.store(epoch, Relaxed);
+        self.block_stack.store(stack, Relaxed);
+        // Release: pairs with the Acquire of whoever looks what it waits for.
+        self.block_op.store(op, Release);
+    }
+
     /// The name, copied.
     pub fn name(&self, into: &mut [u8; 16]) -> usize {
         for (to, from) in into.iter_mut().zip(&self.name) {
@@ -124,6 +145,7 @@ impl Record {
     pub fn join_session(&self) {
         self.depth.store(0, Relaxed);
         self.task.store(0, Relaxed);
+        self.block_op.store(0, Relaxed);
         self.sequence[0].store(0, Relaxed);
     }
 

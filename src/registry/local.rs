@@ -83,6 +83,8 @@ pub struct Local {
     pub creator: Cell<u32>,
     /// See `creator`.
     pub number: Cell<u32>,
+    /// Address of the function that this thread runs, where it is known.
+    pub entry: Cell<u64>,
     /// Name of the function that this thread runs, where it is known.
     pub function: Cell<&'static str>,
     /// The stack of the event before: the sum of its hash.
@@ -121,6 +123,7 @@ impl Local {
             task_end: AtomicU64::new(0),
             creator: Cell::new(0),
             number: Cell::new(0),
+            entry: Cell::new(0),
             function: Cell::new(""),
             stack_sum: Cell::new(0),
             stack_shape: Cell::new(0),

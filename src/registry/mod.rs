@@ -234,7 +234,7 @@ fn fill(l: &Local, m: &Mapping, r: &Record, now: u64) {
 
 /// Puts a thread's definition into the log: inside the section, or while the gate is shut by the
 /// caller. Signal-safe.
-pub fn define_thread(m: &Mapping, r: &Record, function: &str) {
+pub fn define_thread(m: &Mapping, r: &Record, function: &str, entry: u64) {
     let mut name = [0u8; 16];
     let n = r.name(&mut name);
     let name = crate::encode::field::Text { bytes: &name[..n], cut_from: None };
@@ -252,7 +252,7 @@ pub fn define_thread(m: &Mapping, r: &Record, function: &str) {
         r.creator.load(Relaxed).into(),
         name,
         function,
-        0,
+        entry,
         r.registered.load(Relaxed),
     );
     let len = w.len();

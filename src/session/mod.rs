@@ -297,7 +297,7 @@ fn prepare_mapping(
         r.task.store(0, Relaxed);
     }
     for (_, r) in registry::live(m) {
-        registry::define_thread(m, r, "");
+        registry::define_thread(m, r, "", 0);
     }
     Ok(())
 }

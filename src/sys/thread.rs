@@ -56,6 +56,37 @@ pub fn alive_in(pid: u32, tid: u32) -> bool {
     r == 0 || !matches!(errno(), libc::ESRCH | libc::EINVAL)
 }
 
+/// What the kernel has counted for a thread.
+#[derive(Clone, Copy, Debug)]
+pub struct Usage {
+    /// Switches that the thread asked for: it waited for something.
+    pub voluntary: u64,
+    /// Switches that it did not ask for.
+    pub involuntary: u64,
+    /// Time on a CPU in the program.
+    pub user_ns: u64,
+    /// Time on a CPU in the kernel.
+    pub system_ns: u64,
+}
+
+/// What the kernel has counted for the calling thread. Async-signal-safe; keeps `errno`.
+pub fn usage() -> Option<Usage> {
+    let _keep = Errno::save();
+    // SAFETY: plain numbers, for which zero is a value.
+    let mut u: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: the struct is writable.
+    if unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut u) } != 0 {
+        return None;
+    }
+    let ns = |t: libc::timeval| t.tv_sec as u64 * 1_000_000_000 + t.tv_usec as u64 * 1000;
+    Some(Usage {
+        voluntary: u.ru_nvcsw as u64,
+        involuntary: u.ru_nivcsw as u64,
+        user_ns: ns(u.ru_utime),
+        system_ns: ns(u.ru_stime),
+    })
+}
+
 /// Beyond it glibc allocates a block the first time that a thread sets its value.
 const KEYS_INLINE: u32 = 32;
 

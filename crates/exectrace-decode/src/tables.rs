@@ -180,6 +180,27 @@ struct Piece {
     cut: u64,
 }
 
+/// Most threads of which it is kept what they were waiting for. 16,384: as many as a recorder
+/// knows at the same time.
+const BLOCKED_MAX: usize = 1 << 14;
+
+/// What a thread was waiting for when the recording ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Blocked {
+    /// The thread.
+    pub thread: u64,
+    /// What it had called, a number of `trace::encode::op`.
+    pub op: u64,
+    /// On which object.
+    pub object: u64,
+    /// Since when, in scaled ticks.
+    pub since: u64,
+    /// From which stack; 0 not known.
+    pub stack: u64,
+    /// The table epoch of the stack.
+    pub epoch: u32,
+}
+
 /// The tables of one epoch.
 #[derive(Clone, Debug)]
 pub struct Tables {
@@ -590,6 +611,7 @@ pub struct Session {
     schemas: Schemas,
     /// Whether stacks are counted and not kept.
     passes_stacks: bool,
+    blocked: Vec<Blocked>,
     epochs: Vec<Tables>,
     epoch_index: HashMap<u32, u32>,
     #[allow(clippy::box_collection)]
@@ -617,6 +639,7 @@ impl Session {
             clock: Clock::new(start, 0),
             schemas: Schemas::new(),
             passes_stacks: false,
+            blocked: Vec::new(),
             epochs: Vec::new(),
             epoch_index: HashMap::new(),
             threads: BTreeMap::new(),
@@ -706,6 +729,11 @@ impl Session {
         self.notes.iter().map(|n| (&*n.name, &*n.text))
     }
 
+    /// What threads were waiting for when the recording ended.
+    pub fn blocked(&self) -> &[Blocked] {
+        &self.blocked
+    }
+
     /// What the recorder says at the end; `None` where the trace was cut.
     pub fn end(&self) -> Option<&End> {
         self.end.as_ref()
@@ -783,7 +811,17 @@ impl Session {
                 self.notes.push(Note { name: n.name.bytes.into(), text: n.text.bytes.into() })
             }
             Structural::End(e) => self.finish(e),
-            Structural::TaskState(_) | Structural::Other(_) => {}
+            Structural::Blocked(b) if self.blocked.len() < BLOCKED_MAX => {
+                self.blocked.push(Blocked {
+                    thread: b.thread,
+                    op: b.op,
+                    object: b.object,
+                    since: b.since,
+                    stack: b.stack,
+                    epoch,
+                });
+            }
+            Structural::Blocked(_) | Structural::TaskState(_) | Structural::Other(_) => {}
         }
     }
 

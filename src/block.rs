@@ -1,0 +1,303 @@
+//! What hooks of blocking calls say: a wait before it begins and when it is over, a wake, what a
+//! descriptor is, threads that are made and processes.
+//!
+//! A wait is said twice: before it, in words of the thread's record, where whoever looks finds what
+//! every thread is waiting for, also after SIGKILL; and when it is over, as one event with the
+//! ticks since it began. Nothing here allocates, locks, or changes `errno`; safe in signal
+//! handlers, inside events (a wake is then written to the side ring, a wait is not recorded) and in
+//! children of vfork.
+
+use std::cell::Cell;
+
+use crate::emit;
+use crate::emit::Blocking;
+use crate::emit::Emission;
+use crate::encode::op::Op;
+use crate::encode::op::Step;
+use crate::encode::schema::Kind;
+use crate::encode::varint;
+use crate::registry;
+use crate::registry::local;
+use crate::registry::local::Local;
+use crate::site::Site;
+use crate::site::Types;
+use crate::sync::Ordering::Relaxed;
+use crate::sys;
+
+/// A wait that has begun.
+#[must_use]
+#[derive(Clone, Copy, Debug)]
+pub struct Wait {
+    op: Op,
+    object: u64,
+    begun: Blocking,
+}
+
+/// Says what the calling thread is about to wait for; `None` while nothing is recorded.
+///
+/// `walk` says whether to capture the stack: 14 ns for 16 frames, and finding its id.
+#[inline]
+pub fn begin(op: Op, object: u64, walk: bool) -> Option<Wait> {
+    if !registry::is_on() {
+        return None;
+    }
+    let _errno = sys::Errno::save();
+    let begun = emit::block(op as u32, object, walk);
+    (begun.since != 0).then_some(Wait { op, object, begun })
+}
+
+impl Wait {
+    /// The wait is over, with this result or this `errno`. One event.
+    #[inline]
+    pub fn end(self, result: u64, error: u32) {
+        let _errno = sys::Errno::save();
+        let fields = [self.op as u64, self.object, result, error.into()];
+        let (stack, epoch) = (Cell::new(self.begun.stack), self.begun.epoch);
+        let began = Cell::new(0);
+        let since = self.begun.since;
+        emit::emit(&Over { kind: Kind::Wait, fields, since, began, stack, epoch, ends: true });
+        // Also where that was lost, or recording has ended meanwhile.
+        local::with(emit::unblock);
+    }
+
+    /// The wait is over, and was of no interest: nothing is written.
+    #[inline]
+    pub fn forget(self) {
+        local::with(emit::unblock);
+    }
+
+    /// How long it has lasted, in scaled ticks.
+    pub fn age(&self) -> u64 {
+        local::with(emit::now).saturating_sub(self.begun.since)
+    }
+}
+
+/// A call that wakes others, of which the time before it is to be kept.
+#[must_use]
+#[derive(Clone, Copy, Debug)]
+pub struct Wake {
+    op: Op,
+    object: u64,
+    since: u64,
+}
+
+/// Notes the time before a call that wakes others; `None` while nothing is recorded.
+#[inline]
+pub fn wake(op: Op, object: u64) -> Option<Wake> {
+    registry::is_on().then(|| {
+        let since = crate::clock::Clock::get().now().0;
+        Wake { op, object, since }
+    })
+}
+
+impl Wake {
+    /// The call has returned and says that it woke so many. One event, with the stack.
+    #[inline]
+    pub fn end(self, woken: u64) {
+        let _errno = sys::Errno::save();
+        let fields = [self.op as u64, self.object, woken];
+        emit::emit(&WakeOver { fields, since: self.since, began: Cell::new(0) });
+    }
+}
+
+/// Ticks from `since` until the event that is being written.
+fn ticks_since(l: &Local, since: u64) -> u64 {
+    emit::now(l).saturating_sub(since)
+}
+
+/// The event of a wait that is over: its stack was captured when it began.
+struct Over {
+    kind: Kind,
+    fields: [u64; 4],
+    since: u64,
+    began: Cell<u64>,
+    stack: Cell<u32>,
+    epoch: u32,
+    ends: bool,
+}
+
+impl Emission for &Over {
+    #[inline(always)]
+    fn len_max(&self) -> usize {
+        6 * varint::LEN_MAX
+    }
+
+    #[inline(always)]
+    fn kind(&self, l: &Local) -> Option<(u32, usize)> {
+        if (l.tag.get() >> 1) as u32 != self.epoch {
+            // The tables have begun anew meanwhile.
+            self.stack.set(0);
+        }
+        self.began.set(ticks_since(l, self.since));
+        Some((self.kind as u32, 1))
+    }
+
+    #[inline(always)]
+    unsafe fn put(&self, mut p: *mut u8) -> *mut u8 {
+        for v in self.fields {
+            // SAFETY: the caller has checked room for all fields.
+            p = unsafe { emit::put_varint(p, v) };
+        }
+        // SAFETY: as above.
+        p = unsafe { emit::put_varint(p, self.began.get()) };
+        // SAFETY: as above.
+        unsafe { emit::put_varint(p, self.stack.get().into()) }
+    }
+
+    #[inline(always)]
+    fn after(&self, l: &Local) {
+        if self.ends {
+            emit::unblock(l);
+        }
+    }
+
+    fn site(&self) -> Option<(&'static Site, Types)> {
+        None
+    }
+}
+
+/// The event of a wake; its stack is captured as it is written.
+struct WakeOver {
+    fields: [u64; 3],
+    since: u64,
+    began: Cell<u64>,
+}
+
+impl Emission for &WakeOver {
+    fn len_max(&self) -> usize {
+        5 * varint::LEN_MAX
+    }
+
+    fn kind(&self, _l: &Local) -> Option<(u32, usize)> {
+        None
+    }
+
+    fn stacked_kind(&self, l: &Local) -> Option<(u32, usize)> {
+        self.cold_kind(l)
+    }
+
+    fn cold_kind(&self, l: &Local) -> Option<(u32, usize)> {
+        self.began.set(ticks_since(l, self.since));
+        Some((Kind::Wake as u32, 1))
+    }
+
+    fn wants_stack(&self) -> bool {
+        true
+    }
+
+    unsafe fn put(&self, mut p: *mut u8) -> *mut u8 {
+        for v in self.fields {
+            // SAFETY: the caller has checked room for all fields.
+            p = unsafe { emit::put_varint(p, v) };
+        }
+        // SAFETY: as above.
+        unsafe { emit::put_varint(p, self.began.get()) }
+    }
+
+    fn after(&self, _l: &Local) {}
+
+    fn site(&self) -> Option<(&'static Site, Types)> {
+        None
+    }
+}
+
+/// Longest text of the events below; a longer one is cut and says so.
+const TEXT_MAX: usize = 512;
+
+/// An event with numbers and a text.
+struct Told<'t, const N: usize> {
+    kind: Kind,
+    fields: [u64; N],
+    text: &'t [u8],
+}
+
+impl<const N: usize> Emission for &Told<'_, N> {
+    fn len_max(&self) -> usize {
+        (N + 2) * varint::LEN_MAX + self.text.len().min(TEXT_MAX)
+    }
+
+    fn kind(&self, _l: &Local) -> Option<(u32, usize)> {
+        Some((self.kind as u32, 1))
+    }
+
+    unsafe fn put(&self, mut p: *mut u8) -> *mut u8 {
+        for v in self.fields {
+            // SAFETY: the caller has checked room for all fields.
+            p = unsafe { emit::put_varint(p, v) };
+        }
+        let len = self.text.len().min(TEXT_MAX);
+        let cut = len < self.text.len();
+        // SAFETY: as above.
+        p = unsafe { emit::put_varint(p, (len as u64) << 1 | u64::from(cut)) };
+        // SAFETY: as above; the text does not stand in the buffer.
+        unsafe { std::ptr::copy_nonoverlapping(self.text.as_ptr(), p, len) };
+        // SAFETY: as above.
+        p = unsafe { p.add(len) };
+        match cut {
+            // SAFETY: as above.
+            true => unsafe { emit::put_varint(p, self.text.len() as u64) },
+            false => p,
+        }
+    }
+
+    fn after(&self, _l: &Local) {}
+
+    fn site(&self) -> Option<(&'static Site, Types)> {
+        None
+    }
+}
+
+/// Says what a descriptor is from here on.
+pub fn descriptor(fd: u64, text: &[u8]) {
+    if registry::is_on() {
+        let _errno = sys::Errno::save();
+        emit::emit(&Told { kind: Kind::Descriptor, fields: [fd], text });
+    }
+}
+
+/// Says what becomes of a process.
+pub fn process(step: Step, pid: u32, text: &[u8]) {
+    if registry::is_on() {
+        let _errno = sys::Errno::save();
+        emit::emit(&Told { kind: Kind::Process, fields: [step as u64, pid.into()], text });
+    }
+}
+
+/// Says what the kernel has counted for the calling thread. One system call.
+pub fn usage() {
+    if !registry::is_on() {
+        return;
+    }
+    let _errno = sys::Errno::save();
+    if let Some(u) = sys::thread::usage() {
+        let fields = [u.voluntary, u.involuntary, u.user_ns, u.system_ns];
+        emit::emit(emit::Plain { kind: Kind::Usage, fields });
+    }
+}
+
+/// Says that the calling thread makes another one. Gives the number that was set aside for it and
+/// the caller's own, for [`begins`] on the new thread; 0 while nothing is recorded.
+pub fn makes_thread() -> (u32, u32) {
+    let _errno = sys::Errno::save();
+    crate::annotate::thread::announce_creation()
+}
+
+/// Says on a new thread, before it does anything, who made it and which function it runs.
+pub fn begins(number: u32, creator: u32, entry: u64) {
+    let _errno = sys::Errno::save();
+    local::with(|l| {
+        if number != 0 && !l.registered() {
+            l.number.set(number);
+            l.creator.set(creator);
+        }
+        l.entry.set(entry);
+    });
+    if registry::is_on() {
+        emit::announce();
+    }
+}
+
+/// Whether the calling thread is known to the recorder; one load.
+pub fn is_known() -> bool {
+    local::with(|l| l.record().is_some_and(|r| r.thread.load(Relaxed) != 0))
+}
