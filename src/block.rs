@@ -24,6 +24,18 @@ use crate::site::Types;
 use crate::sync::Ordering::Relaxed;
 use crate::sys;
 
+/// Whether something is recorded now, and of this thread.
+#[inline]
+fn is_on() -> bool {
+    registry::is_on() && local::with(|l| !l.has(local::SILENT))
+}
+
+/// Nothing that the calling thread does is said here until the guard goes: for what hooks do
+/// themselves.
+pub fn silent() -> local::Flagged {
+    local::flagged(local::SILENT)
+}
+
 /// A wait that has begun.
 #[must_use]
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +50,7 @@ pub struct Wait {
 /// `walk` says whether to capture the stack: 14 ns for 16 frames, and finding its id.
 #[inline]
 pub fn begin(op: Op, object: u64, walk: bool) -> Option<Wait> {
-    if !registry::is_on() {
+    if !is_on() {
         return None;
     }
     let _errno = sys::Errno::save();
@@ -84,7 +96,7 @@ pub struct Wake {
 /// Notes the time before a call that wakes others; `None` while nothing is recorded.
 #[inline]
 pub fn wake(op: Op, object: u64) -> Option<Wake> {
-    registry::is_on().then(|| {
+    is_on().then(|| {
         let since = crate::clock::Clock::get().now().0;
         Wake { op, object, since }
     })
@@ -249,7 +261,7 @@ impl<const N: usize> Emission for &Told<'_, N> {
 
 /// Says what a descriptor is from here on.
 pub fn descriptor(fd: u64, text: &[u8]) {
-    if registry::is_on() {
+    if is_on() {
         let _errno = sys::Errno::save();
         emit::emit(&Told { kind: Kind::Descriptor, fields: [fd], text });
     }
@@ -257,7 +269,7 @@ pub fn descriptor(fd: u64, text: &[u8]) {
 
 /// Says what becomes of a process.
 pub fn process(step: Step, pid: u32, text: &[u8]) {
-    if registry::is_on() {
+    if is_on() {
         let _errno = sys::Errno::save();
         emit::emit(&Told { kind: Kind::Process, fields: [step as u64, pid.into()], text });
     }
@@ -265,7 +277,7 @@ pub fn process(step: Step, pid: u32, text: &[u8]) {
 
 /// Says what the kernel has counted for the calling thread. One system call.
 pub fn usage() {
-    if !registry::is_on() {
+    if !is_on() {
         return;
     }
     let _errno = sys::Errno::save();

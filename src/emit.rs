@@ -518,7 +518,7 @@ fn attempt(l: &Local, e: &dyn Emission, fp: usize, sp: u64) -> Step {
     let epoch = m.front().epoch.load(Relaxed);
     if r.defined.load(Relaxed) != epoch {
         // Before the first event and the first loss of the session.
-        registry::define_thread(m, r, l.function.get(), l.entry.get());
+        registry::define_thread(m, r, l.function.get().unwrap_or(""), l.entry.get());
         r.defined.store(epoch, Relaxed);
     }
     let room = PREFIX_MAX + SLACK + e.len_max() + varint::LEN_MAX;

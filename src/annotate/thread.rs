@@ -90,7 +90,7 @@ where
         local::with(|l| {
             l.number.set(number);
             l.creator.set(creator);
-            l.function.set(type_name::<F>());
+            l.function.set(Some(type_name::<F>()));
         });
         if registry::is_on() {
             emit::announce();

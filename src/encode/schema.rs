@@ -226,6 +226,7 @@ macro_rules! define_schema { ($(
 (@put $name:ident $phase:ident { $($f:ident : $t:ty),* }) => {
     impl $name<'_> {
         /// Writes the kind, the fields and the ticks since the event before; `None` without room.
+        #[allow(clippy::too_many_arguments)]
         pub fn put(w: &mut Writer<'_>, delta: u64, $($f: <$t as Field>::In<'_>),*) -> Option<()> {
             w.varint(Kind::$name as u64)?;
             $( <$t as Field>::write(w, $f)?; )*

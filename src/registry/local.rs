@@ -36,6 +36,9 @@ pub const CONTROLS: u32 = 64;
 /// The next buffer begins with `State` in any case: an event that changed the state was lost.
 pub const RESTATES: u32 = 128;
 
+/// Hooks say nothing of what the thread does: it is inside one.
+pub const SILENT: u32 = 256;
+
 /// Places of spans below which an end out of order is known by its place.
 const PLACES_MAX: u32 = 256;
 
@@ -86,7 +89,7 @@ pub struct Local {
     /// Address of the function that this thread runs, where it is known.
     pub entry: Cell<u64>,
     /// Name of the function that this thread runs, where it is known.
-    pub function: Cell<&'static str>,
+    pub function: Cell<Option<&'static str>>,
     /// The stack of the event before: the sum of its hash.
     pub stack_sum: Cell<u64>,
     /// Its depth, whether it was cut, and its epoch.
@@ -124,7 +127,7 @@ impl Local {
             creator: Cell::new(0),
             number: Cell::new(0),
             entry: Cell::new(0),
-            function: Cell::new(""),
+            function: Cell::new(None),
             stack_sum: Cell::new(0),
             stack_shape: Cell::new(0),
             stack_id: Cell::new(0),
@@ -137,15 +140,20 @@ impl Local {
     /// The busy word.
     #[inline(always)]
     pub fn busy(&self) -> &AtomicU64 {
+        let busy = self.busy.get();
+        // In a preloaded library a thread begins with a block of zeros, not with `new`.
+        let busy = if cfg!(exectrace_preload) && busy.is_null() { &raw const NOBODY } else { busy };
         // SAFETY: points to NOBODY or into the mapping, neither of which ever goes away.
-        unsafe { &*self.busy.get() }
+        unsafe { &*busy }
     }
 
     /// The gate.
     #[inline(always)]
     pub fn gate(&self) -> &AtomicU32 {
+        let gate = self.gate.get();
+        let gate = if cfg!(exectrace_preload) && gate.is_null() { &raw const SHUT } else { gate };
         // SAFETY: points to SHUT or into the mapping, neither of which ever goes away.
-        unsafe { &*self.gate.get() }
+        unsafe { &*gate }
     }
 
     /// The record, where there is one.
@@ -233,9 +241,17 @@ impl Local {
     }
 }
 
+#[cfg(not(exectrace_preload))]
 thread_local! {
     static LOCAL: Local = const { Local::new() };
 }
+
+#[cfg(exectrace_preload)]
+const _: () = {
+    // All zero is a thread without a record: its busy word is looked for in `busy`.
+    assert!(size_of::<Local>() <= crate::sys::tls::BLOCK_BYTES && align_of::<Local>() <= 64);
+    let _ = Local::new;
+};
 
 /// The calling thread's state. One addition to the thread pointer in an executable.
 ///
@@ -243,7 +259,10 @@ thread_local! {
 /// `Local` is not `Sync`.
 #[inline(always)]
 pub fn here() -> &'static Local {
+    #[cfg(not(exectrace_preload))]
     let l = LOCAL.with(ptr::from_ref);
+    #[cfg(exectrace_preload)]
+    let l = crate::sys::tls::block().cast::<Local>().cast_const();
     // SAFETY: without a destructor the state is there for as long as its thread runs.
     unsafe { &*l }
 }

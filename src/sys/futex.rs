@@ -2,6 +2,7 @@
 //! process shares, and a private wake would not reach its waiters.
 
 use crate::sys::Errno;
+#[cfg(not(exectrace_preload))]
 use crate::sys::errno;
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
@@ -28,13 +29,11 @@ pub fn wait(word: &AtomicU32, expected: u32, timeout: Option<Duration>) -> Wait 
     });
     let limit = limit.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
     // SAFETY: the word and the limit are valid for the call, the kernel only reads them.
-    let r = unsafe {
-        libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, expected, limit, 0, 0)
-    };
+    let (r, error) = unsafe { call(word, libc::FUTEX_WAIT, expected, limit) };
     if r == 0 {
         return Wait::Woken;
     }
-    match errno() {
+    match error {
         libc::EAGAIN => Wait::Changed,
         libc::ETIMEDOUT => Wait::TimedOut,
         _ => Wait::Interrupted,
@@ -46,8 +45,36 @@ pub fn wake(word: &AtomicU32, n: u32) -> u32 {
     let _keep = Errno::save();
     let n = n.min(i32::MAX as u32);
     // SAFETY: the kernel uses the address as a key and does not touch the word.
-    let r = unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, n, 0, 0, 0) };
+    let (r, _) = unsafe { call(word, libc::FUTEX_WAKE, n, std::ptr::null()) };
     r.max(0) as u32
+}
+
+/// The system call: what it returned, and `errno`.
+///
+/// # Safety
+/// - As the operation wants them: word and limit are valid for the call.
+unsafe fn call(
+    word: &AtomicU32,
+    operation: libc::c_int,
+    value: u32,
+    limit: *const libc::timespec,
+) -> (i64, libc::c_int) {
+    #[cfg(not(exectrace_preload))]
+    {
+        let (address, number) = (word.as_ptr(), libc::SYS_futex);
+        // SAFETY: the caller's promise.
+        let r = unsafe { libc::syscall(number, address, operation, value, limit, 0, 0) };
+        (r, errno())
+    }
+    // The preloaded library stands in for libc's `syscall` and would record its own waits.
+    #[cfg(exectrace_preload)]
+    {
+        let address = word.as_ptr().addr();
+        let arguments = [address, operation as usize, value as usize, limit.addr(), 0, 0];
+        // SAFETY: the caller's promise.
+        let r = unsafe { crate::sys::arch::system_call(libc::SYS_futex as usize, arguments) };
+        (if r < 0 { -1 } else { r as i64 }, if r < 0 { -r as libc::c_int } else { 0 })
+    }
 }
 
 #[cfg(test)]

@@ -24,6 +24,8 @@ pub mod process;
 pub mod stack;
 pub mod thread;
 pub mod time;
+#[cfg(exectrace_preload)]
+pub mod tls;
 pub mod wipe;
 
 pub use arch::fp;

@@ -27,6 +27,21 @@ pub fn fp() -> usize {
     value
 }
 
+/// A system call without libc: what the kernel returned, a negative `errno` where it failed.
+///
+/// # Safety
+/// - The arguments are what the call wants.
+#[cfg(exectrace_preload)]
+pub unsafe fn system_call(number: usize, a: [usize; 6]) -> isize {
+    let result: isize;
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!("svc 0", in("x8") number, inlateout("x0") a[0] as isize => result, in("x1") a[1],
+            in("x2") a[2], in("x3") a[3], in("x4") a[4], in("x5") a[5], options(nostack))
+    };
+    result
+}
+
 /// Continues a CRC-32C, by the instruction where the machine has it.
 pub fn crc32c_update(state: u32, bytes: &[u8]) -> u32 {
     if std::arch::is_aarch64_feature_detected!("crc") {

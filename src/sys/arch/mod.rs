@@ -14,3 +14,5 @@ pub use machine::CODE_BITS;
 pub use machine::crc32c_update;
 pub use machine::fp;
 pub use machine::sp;
+#[cfg(exectrace_preload)]
+pub use machine::system_call;

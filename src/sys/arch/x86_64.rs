@@ -26,6 +26,22 @@ pub fn fp() -> usize {
     value
 }
 
+/// A system call without libc: what the kernel returned, a negative `errno` where it failed.
+///
+/// # Safety
+/// - The arguments are what the call wants.
+#[cfg(exectrace_preload)]
+pub unsafe fn system_call(number: usize, a: [usize; 6]) -> isize {
+    let result: isize;
+    // SAFETY: the caller's promise; the kernel changes rcx and r11 besides the result.
+    unsafe {
+        asm!("syscall", inlateout("rax") number as isize => result, in("rdi") a[0], in("rsi") a[1],
+            in("rdx") a[2], in("r10") a[3], in("r8") a[4], in("r9") a[5],
+            lateout("rcx") _, lateout("r11") _, options(nostack))
+    };
+    result
+}
+
 /// Continues a CRC-32C, by the instruction where the machine has it.
 pub fn crc32c_update(state: u32, bytes: &[u8]) -> u32 {
     if std::is_x86_feature_detected!("sse4.2") {
