@@ -47,6 +47,7 @@ impl Span {
 #[derive(Clone, Copy, Debug)]
 struct Level {
     kind: u64,
+    epoch: u32,
     name: NameId,
     began_ns: Option<u64>,
     self_ns: u64,
@@ -114,8 +115,8 @@ impl Spans {
                 let name = self.names.of_site(event.tables(), site.site);
                 let lane = self.lane(event);
                 lane.pass(event.ts_ns);
-                let began_ns = Some(event.ts_ns);
-                lane.begin(Level { kind: event.kind, name, began_ns, self_ns: 0 });
+                let (began_ns, epoch) = (Some(event.ts_ns), event.tables().epoch());
+                lane.begin(Level { kind: event.kind, epoch, name, began_ns, self_ns: 0 });
             }
             Event::SpanEnd(_) => self.end(event, None, each),
             Event::SpanEndAt(end) => self.end(event, Some(end.depth), each),
@@ -161,7 +162,7 @@ impl Spans {
     }
 
     /// Takes in what the trace says is open: levels that it confirms go on, the others ended
-    /// unseen.
+    /// unseen. A kind of 0 is a span of an earlier table epoch.
     fn state(
         &mut self,
         event: &Timed<'_>,
@@ -172,8 +173,12 @@ impl Spans {
         let lane = self.lanes.entry((event.thread, event.lane)).or_default();
         let total = spans.len().saturating_add(deeper);
         let mine = lane.deeper.saturating_add(lane.open.len() as u64);
-        let agreed = spans.iter().zip(&lane.open).take_while(|(kind, own)| *kind == own.kind);
-        let agreed = agreed.count();
+        let epoch = event.tables().epoch();
+        let agrees = |(kind, own): &(u64, &Level)| match own.epoch == epoch {
+            true => *kind == own.kind,
+            false => *kind == 0,
+        };
+        let agreed = spans.iter().zip(&lane.open).take_while(agrees).count();
         if total == mine && agreed as u64 == spans.len().min(lane.open.len() as u64) {
             return;
         }
@@ -184,7 +189,7 @@ impl Spans {
         lane.deeper = 0;
         for kind in spans.iter().skip(agreed).take(OPEN_MAX) {
             let name = self.names.of_kind(event.tables(), kind);
-            lane.begin(Level { kind, name, began_ns: None, self_ns: 0 });
+            lane.begin(Level { kind, epoch, name, began_ns: None, self_ns: 0 });
         }
         lane.deeper = total.saturating_sub(lane.open.len() as u64);
     }

@@ -170,7 +170,7 @@ impl Tasks {
     /// Takes in a task that was alive when a snapshot was taken.
     pub fn state(&mut self, session: &Session, state: &TaskState<'_>) {
         let (began_ns, parent) = (session.clock().ns(state.begun), state.parent);
-        let name = match session.epochs().find(|tables| tables.site(state.kind).is_some()) {
+        let name = match session.epochs().filter(|t| t.site(state.kind).is_some()).last() {
             Some(tables) => self.names.of_kind(tables, state.kind),
             None => NameId::UNKNOWN,
         };

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use trace::encode::schema;
+use trace::encode::schema::Class;
 use trace_analyze::Latencies;
+use trace_analyze::NameId;
 use trace_analyze::Names;
 use trace_analyze::Percentile;
 use trace_analyze::Run;
@@ -10,8 +13,10 @@ use trace_analyze::Span;
 use trace_analyze::Spans;
 use trace_analyze::Task;
 use trace_analyze::Tasks;
+use trace_analyze::names::NAMES_MAX;
 use trace_decode::Decoder;
 use trace_decode::Item;
+use trace_testkit::TraceBuilder;
 use trace_testkit::work;
 
 const US: u64 = 1_000;
@@ -139,6 +144,68 @@ fn tasks_have_the_latencies_that_were_written_and_ran_where_they_did() {
     let asked = [Percentile::P50, Percentile::P90, Percentile::P99];
     assert_eq!(all.percentiles(asked), Some([5 * MS, 9 * MS, 10 * MS]));
     assert_eq!((all.total_ns(), all.max_ns()), (55 * MS, Some(10 * MS)));
+}
+
+#[test]
+fn spans_go_on_over_a_new_table_epoch() {
+    let mut t = TraceBuilder::new(5);
+    t.session(0, 1_000_000_000);
+    t.definitions(|d| {
+        d.string(1, "outer").string(2, "inner");
+        d.define(64, Class::Span, 1, &[]).define(65, Class::Span, 2, &[]);
+    });
+    t.events(1, 0, |e| {
+        e.site(64, 10, &[]).site(65, 10, &[]);
+    });
+    // The number of the first span means another one from here on.
+    t.next.epoch = 2;
+    t.definitions(|d| {
+        d.string(1, "other").define(64, Class::Span, 1, &[]);
+    });
+    t.next.epoch = 2;
+    t.events(1, 30, |e| {
+        e.timed(0, |w, d| schema::State::put(w, d, 0, &[0, 0], 0));
+        e.site(64, 10, &[]);
+        e.timed(10, schema::SpanEnd::put);
+        e.timed(10, schema::SpanEnd::put);
+        e.timed(10, schema::SpanEnd::put);
+    });
+    t.end(100);
+    let found = follow(&t.bytes);
+    let of = |name: &str| {
+        let [span] = found.spans[name][..] else { panic!("{name}") };
+        (span.began_ns, span.ended_ns, span.self_ns)
+    };
+    assert_eq!(of("other"), (Some(40), Some(50), 10));
+    assert_eq!(of("inner"), (Some(20), Some(60), 30));
+    assert_eq!(of("outer"), (Some(10), Some(70), 20));
+    assert_eq!(found.spans.len(), 3);
+}
+
+#[test]
+fn names_beyond_the_limit_share_one() {
+    let mut t = TraceBuilder::new(6);
+    t.session(0, 1_000_000_000);
+    let names = NAMES_MAX as u64 + 10;
+    for from in (0..names).step_by(500) {
+        t.definitions(|d| {
+            for i in from..(from + 500).min(names) {
+                d.string(i + 1, &format!("n{i}")).define(64 + i, Class::Span, i + 1, &[]);
+            }
+        });
+        t.events(1, from, |e| {
+            for i in from..(from + 500).min(names) {
+                e.site(64 + i, 0, &[]).timed(1, schema::SpanEnd::put);
+            }
+        });
+    }
+    t.end(names);
+    let found = follow(&t.bytes);
+    // What is beyond has no name of its own.
+    assert_eq!(found.spans.len(), NAMES_MAX + 1);
+    assert_eq!(found.spans["?"].len(), 10);
+    assert!(found.spans["?"].iter().all(|s| s.name == NameId::BEYOND));
+    assert!(found.spans.values().flatten().all(|s| s.duration_ns() == Some(1)));
 }
 
 #[test]

@@ -41,6 +41,10 @@ pub enum Command {
     Spans(cmd::spans::Options),
     /// Sum up tasks by their name, or list them with the threads that they ran on
     Tasks(cmd::tasks::Options),
+    /// List logs, by category and text
+    Logs(cmd::logs::Options),
+    /// Count the call stacks that events came from
+    Stacks(cmd::stacks::Options),
     /// Print every batch and event as it stands in the file
     Dump(cmd::dump::Options),
 }

@@ -103,6 +103,11 @@ impl Window {
         }
     }
 
+    /// Whether it is all of the time.
+    pub fn is_all(&self) -> bool {
+        self.from.is_none() && self.to.is_none()
+    }
+
     /// Whether a moment lies within.
     pub fn holds(&self, ns: u64) -> bool {
         self.overlaps(ns, ns)
@@ -166,7 +171,7 @@ mod tests {
     #[test]
     fn windows_are_half_open() {
         let window = |from, to| Window { from, to };
-        assert!(window(None, None).holds(0));
+        assert!(window(None, None).holds(0) && window(None, None).is_all());
         let w = window(Some(10), Some(20));
         assert_eq!([9, 10, 19, 20].map(|ns| w.holds(ns)), [false, true, true, false]);
         assert!(w.overlaps(0, 10) && w.overlaps(19, 99) && w.overlaps(0, 99));

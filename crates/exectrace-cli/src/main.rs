@@ -14,6 +14,7 @@ mod failure;
 mod filter;
 mod input;
 mod json;
+mod kinds;
 mod lengths;
 mod output;
 mod progress;
@@ -50,6 +51,8 @@ fn main() -> ExitCode {
         Command::Threads(args) => cmd::threads::run(args, &mut out),
         Command::Spans(args) => cmd::spans::run(args, &mut out),
         Command::Tasks(args) => cmd::tasks::run(args, &mut out),
+        Command::Logs(args) => cmd::logs::run(args, &mut out),
+        Command::Stacks(args) => cmd::stacks::run(args, &mut out),
         Command::Dump(args) => cmd::dump::run(args, &mut out),
     };
     out.read();

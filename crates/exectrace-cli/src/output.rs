@@ -47,6 +47,17 @@ pub fn push_safe(bytes: &[u8], line: &mut String) {
     }
 }
 
+/// Appends text of a trace that stands for itself, without quotes around it: escaped, but for
+/// quotes in it.
+pub fn push_prose(bytes: &[u8], line: &mut String) {
+    for (i, part) in bytes.split(|b| *b == b'"').enumerate() {
+        if i > 0 {
+            line.push('"');
+        }
+        push_safe(part, line);
+    }
+}
+
 /// Text of a trace for people, escaped.
 pub fn safe(bytes: &[u8]) -> String {
     let mut out = String::new();

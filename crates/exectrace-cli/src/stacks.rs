@@ -1,7 +1,9 @@
 //! The stacks of a trace as functions: what the symbolizer says, remembered for each stack.
 
+use std::collections::BTreeSet;
 use std::collections::HashMap;
 use std::ffi::OsStr;
+use std::fmt::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -15,13 +17,18 @@ use trace_decode::Tables;
 use trace_decode::tables::Site;
 use trace_symbolize::Module;
 use trace_symbolize::ModuleId;
+use trace_symbolize::Report;
 use trace_symbolize::Resolved;
 use trace_symbolize::Space;
 use trace_symbolize::Status;
 use trace_symbolize::Symbolizer;
 
 use crate::args::Symbols;
+use crate::failure::Failure;
 use crate::json;
+use crate::output::Out;
+use crate::output::Style;
+use crate::output::push_safe;
 
 /// Stacks remembered; then it begins anew. Most programs have some thousand.
 const CACHED_MAX: usize = 1 << 16;
@@ -69,6 +76,24 @@ pub struct Stack {
     pub truncated: bool,
     /// The calls as JSON.
     pub json: Box<RawValue>,
+}
+
+/// What is known of the names of a module.
+#[derive(Clone, Debug)]
+pub struct Named {
+    /// Where they come from.
+    pub status: Status,
+    /// Distinct addresses of it that stand in stacks.
+    pub addresses: u64,
+    /// How many of these have the name of a function.
+    pub named: u64,
+}
+
+impl Stack {
+    /// The calls that lie within the program, or all.
+    pub fn shown(&self, all_frames: bool) -> &[Call] {
+        &self.calls[..if all_frames { self.calls.len() } else { inside(&self.calls) }]
+    }
 }
 
 /// The stacks of a trace.
@@ -140,13 +165,40 @@ impl Stacks {
         found.frames.last()?.function.clone()
     }
 
-    /// Whether the addresses of each module of these tables have names.
-    pub fn modules(&mut self, session: usize, tables: &Tables) -> Vec<Status> {
+    /// What is known of every module that an address was asked of: where names come from, and how
+    /// many addresses had one.
+    pub fn reports(&self) -> Vec<Report<'_>> {
+        self.symbolizer.iter().flat_map(Symbolizer::modules).collect()
+    }
+
+    /// Of each module of these tables where names come from, and how many of its addresses in
+    /// stacks have one; beside them, how many addresses in stacks lie in no module. Every address
+    /// is looked up.
+    pub fn modules(&mut self, session: usize, tables: &Tables) -> (Vec<Named>, u64) {
         let space = space(session, tables);
-        let Some(symbolizer) = &mut self.symbolizer else { return Vec::new() };
+        let Some(symbolizer) = &mut self.symbolizer else { return (Vec::new(), 0) };
         let add = |m| symbolizer.add_module(space, module(m));
         let ids: Vec<ModuleId> = tables.modules().map(add).collect();
-        ids.into_iter().map(|id| symbolizer.status(id)).collect()
+        let mut addresses = BTreeSet::new();
+        for (_, stack) in tables.stacks() {
+            addresses.extend(stack.frames());
+        }
+        let (mut counts, mut outside) = (HashMap::<ModuleId, (u64, u64)>::new(), 0);
+        for address in addresses {
+            let found = symbolizer.resolve_return(space, address);
+            let Some(id) = found.module else {
+                outside += 1;
+                continue;
+            };
+            let (all, named) = counts.entry(id).or_default();
+            *all += 1;
+            *named += u64::from(found.frames.iter().any(|f| f.function.is_some()));
+        }
+        let of = |id: ModuleId| {
+            let (addresses, named) = counts.get(&id).copied().unwrap_or_default();
+            Named { status: symbolizer.status(id), addresses, named }
+        };
+        (ids.into_iter().map(of).collect(), outside)
     }
 
     /// Tells the symbolizer of the modules that were defined since the last time.
@@ -254,6 +306,63 @@ fn recorder_calls(calls: &[Call], site: Option<(&str, u64)>) -> usize {
 fn is_same_file(whole: &str, given: &str) -> bool {
     let rest = whole.strip_suffix(given);
     !given.is_empty() && rest.is_some_and(|r| r.is_empty() || r.ends_with('/'))
+}
+
+/// Prints the calls of a stack, a line each, behind so many blanks; without `all_frames` those that
+/// lie within the program.
+pub fn print_calls(
+    stack: &Stack,
+    all_frames: bool,
+    blanks: usize,
+    out: &mut Out,
+) -> Result<(), Failure> {
+    for call in stack.shown(all_frames) {
+        let mut line = format!("{:blanks$}at ", "");
+        push_call(&mut line, call);
+        line.push('\n');
+        out.styled(Style::Dim, &line)?;
+    }
+    if stack.truncated {
+        out.styled(Style::Dim, &format!("{:blanks$}and more\n", ""))?;
+    }
+    Ok(())
+}
+
+/// Sources of the standard library without the number of the compiler that built it.
+fn short_path(file: &str) -> &str {
+    let inside = file.strip_prefix("/rustc/").and_then(|rest| rest.split_once('/'));
+    inside.map_or(file, |(_, path)| path)
+}
+
+/// How many of the calls lie within the program: behind them stands what the standard library
+/// runs threads by, and marks with this function for readers of stacks.
+fn inside(calls: &[Call]) -> usize {
+    let is_mark = |c: &Call| {
+        c.function.as_deref().is_some_and(|f| f.contains("__rust_begin_short_backtrace"))
+    };
+    let Some(mark) = calls.iter().position(is_mark) else { return calls.len() };
+    mark - calls[..mark].iter().rev().take_while(|c| c.inlined).count()
+}
+
+fn push_call(line: &mut String, call: &Call) {
+    match &call.function {
+        Some(function) => push_safe(function.as_bytes(), line),
+        None => {
+            let _ = write!(line, "{:#x}", call.address);
+            if let Some(module) = &call.module {
+                line.push_str(" in ");
+                push_safe(module.as_bytes(), line);
+            }
+        }
+    }
+    if let Some(file) = &call.file {
+        line.push_str(" (");
+        push_safe(short_path(file).as_bytes(), line);
+        if let Some(number) = call.line {
+            let _ = write!(line, ":{number}");
+        }
+        line.push(')');
+    }
 }
 
 #[cfg(test)]

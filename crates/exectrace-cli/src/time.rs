@@ -85,10 +85,7 @@ pub fn count(n: u64) -> String {
 
 /// A count and its noun: `1 thread`, `2 threads`.
 pub fn counted(n: u64, one: &str) -> String {
-    let plural = match one.strip_suffix("ch") {
-        Some(_) => "es",
-        None => "s",
-    };
+    let plural = if one.ends_with("ch") || one.ends_with("ss") { "es" } else { "s" };
     format!("{} {one}{}", count(n), if n == 1 { "" } else { plural })
 }
 

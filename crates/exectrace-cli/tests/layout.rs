@@ -14,10 +14,17 @@ use trace_testkit::work;
 use unicode_width::UnicodeWidthStr;
 
 /// Name, arguments, and whether there is a table, which keeps to its width.
-const CASES: [(&str, &[&str], bool); 9] = [
+const CASES: [(&str, &[&str], bool); 16] = [
     ("stat", &["stat"], false),
+    ("stat-some", &["stat", "--thread", "3", "--from", "20ms", "--limit", "3"], false),
+    ("stat-symbols", &["stat", "--symbols"], false),
     ("events", &["events", "--limit", "20"], false),
-    ("threads", &["threads"], false),
+    ("threads", &["threads"], true),
+    ("threads-some", &["threads", "--name", "*er", "--from", "20ms", "--to", "1s"], true),
+    ("logs", &["logs"], false),
+    ("logs-some", &["logs", "--grep", "item/1", "--wall"], false),
+    ("stacks", &["stacks"], false),
+    ("stacks-some", &["stacks", "--kind", "log", "--limit", "1", "--no-symbols"], false),
     ("dump", &["dump", "--thread", "3", "--limit", "8"], false),
     ("spans", &["spans"], true),
     ("spans-limit", &["spans", "--limit", "2"], true),

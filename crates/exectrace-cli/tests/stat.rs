@@ -154,15 +154,27 @@ fn modules_tell_whether_they_have_names() {
             let id = trace::encode::field::Text { bytes: id, cut_from: None };
             schema::Module::put(w, 0x1000, 0x2000, 0x1000, id, path.into(), 10, 20)
         });
+        // Two distinct addresses of the module, and one of none.
+        b.add(|w| schema::Stack::put(w, 1, 0, &[0x1100, 0x1200, 0x9000]));
+        b.add(|w| schema::Stack::put(w, 2, 0, &[0x1100]));
     });
     made.end(1_000, 0);
     let out = run_on(&made.bytes, "modules", &["stat", "--symbols"]).complete();
-    assert!(out.contains("module     /nowhere/prog: no names, its file is not there\n"), "{out}");
+    let want = "module     /nowhere/prog: no names, its file is not there; 2 addresses in stacks\n";
+    assert!(out.contains(want) && out.contains("\n  no module  1 address in stacks\n"), "{out}");
     let out = run_on(&made.bytes, "modules-json", &["stat", "--symbols", "--json"]).complete();
     let stat: serde_json::Value = serde_json::from_str(&out).unwrap();
     let want = json!([{
         "path": "/nowhere/prog", "base": "0x1000", "size": 0x2000, "build_id": "01ab",
-        "symbols": false, "lines": false, "file": null, "reason": "its file is not there",
+        "found": "missing", "symbols": false, "lines": false, "file": null,
+        "reason": "its file is not there", "addresses": 2, "addresses_named": 0,
+    }]);
+    assert_eq!((&stat["modules"], &stat["addresses_outside"]), (&want, &json!(1)));
+    // Without a look at its file, the module is known all the same.
+    let out = run_on(&made.bytes, "modules-plain", &["stat", "--json"]).complete();
+    let stat: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let want = json!([{
+        "path": "/nowhere/prog", "base": "0x1000", "size": 0x2000, "build_id": "01ab",
     }]);
     assert_eq!(stat["modules"], want);
 }

@@ -259,6 +259,11 @@ impl Tables {
         Some(Stack { flags: p.cut, frames })
     }
 
+    /// Every stack with its id, in no order; none where stacks are not kept.
+    pub fn stacks(&self) -> impl Iterator<Item = (u64, Stack<'_>)> {
+        self.stacks.keys().filter_map(|id| Some((*id, self.stack(*id)?)))
+    }
+
     /// The site that is this kind.
     pub fn site(&self, kind: u64) -> Option<&Site> {
         if kind < KIND_DYNAMIC {

@@ -7,11 +7,15 @@ use clap::Args;
 use trace::encode::wire::Header;
 use trace_decode::Scan;
 use trace_decode::ScanItem;
+use trace_decode::clock::Clock;
 use trace_decode::raw::Dump;
 
 use crate::args::Common;
 use crate::cmd;
 use crate::failure::Failure;
+use crate::filter;
+use crate::filter::Pattern;
+use crate::filter::Window;
 use crate::input::Input;
 use crate::json;
 use crate::output::Out;
@@ -20,6 +24,9 @@ use crate::verdict::Verdict;
 const HELP: &str = "\
 Each JSON line has type (batch, event or damage) and text; those of batches have the header's fields
 as well, those of events the number of their batch and their thread.
+
+With --from and --to, timed events are printed without their batches. The file is read twice then,
+for its clocks first, so that it cannot be standard input.
 
 Examples:
   exectrace dump trace.bin | less
@@ -39,6 +46,12 @@ pub struct Options {
     /// Only events of this kind, without their batches: SpanEnd, Loss, a site's name (repeatable)
     #[arg(long, value_name = "NAME")]
     kind: Vec<String>,
+    /// Only events whose site has this name, as the line shows it, without their batches; * and ?
+    /// stand for other characters (may be repeated)
+    #[arg(long, value_name = "PATTERN")]
+    name: Vec<Pattern>,
+    #[command(flatten)]
+    window: Window,
     /// Stop after so many lines
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
@@ -46,6 +59,11 @@ pub struct Options {
 
 /// Runs the command.
 pub fn run(options: &Options, out: &mut Out) -> Result<Verdict, Failure> {
+    options.window.check()?;
+    let clocks = match options.window.is_all() {
+        true => Vec::new(),
+        false => clocks(options)?,
+    };
     let mut input = Input::open(&options.common.file)?;
     let mut verdict = Verdict::new(input.name());
     let (mut dump, mut scan) = (Dump::new(), Scan::new());
@@ -79,8 +97,10 @@ pub fn run(options: &Options, out: &mut Out) -> Result<Verdict, Failure> {
                 Some(line) => line.to_owned(),
                 None => break,
             };
-            place.meet(&line);
-            if is_wanted(options, &line, dump.header()) {
+            place.meet(&line, dump.header());
+            let is_then = options.window.is_all()
+                || place.ns(&line, &clocks).is_some_and(|ns| options.window.holds(ns));
+            if is_then && is_wanted(options, &line, dump.header()) {
                 printed += 1;
                 print(options.common.json, &line, &place, dump.header(), out)?;
             }
@@ -95,22 +115,60 @@ pub fn run(options: &Options, out: &mut Out) -> Result<Verdict, Failure> {
     }
 }
 
-/// Number and offset of the batch that the lines belong to.
+/// The clock of each session, and where the session begins.
+fn clocks(options: &Options) -> Result<Vec<(u64, Clock)>, Failure> {
+    let mut input = Input::open(&options.common.file)?;
+    if input.is_live() {
+        let why = "dump with --from and --to reads its input twice: expected a file".to_owned();
+        return Err(Failure::Refused(why));
+    }
+    let (mut scan, mut clocks) = (Scan::new(), Vec::new());
+    loop {
+        let piece = input.next_piece()?;
+        let at_end = piece.is_empty();
+        if at_end {
+            scan.finish();
+        } else {
+            scan.push(piece);
+        }
+        while let Some(item) = scan.next_item().map_err(|e| cmd::refused(&input, &e))? {
+            if let ScanItem::SessionEnd(session) = item {
+                clocks.push((session.offset(), session.clock().clone()));
+            }
+        }
+        if at_end {
+            return Ok(clocks);
+        }
+    }
+}
+
+/// Number and offset of the batch that the lines belong to, and the time of the newest event.
 #[derive(Clone, Copy, Debug, Default)]
 struct Place {
     batch: u64,
     offset: u64,
+    ticks: u64,
 }
 
 impl Place {
-    fn meet(&mut self, line: &str) {
+    fn meet(&mut self, line: &str, header: Option<&Header>) {
+        if let Some(delta) = line.strip_prefix("  +").and_then(|rest| rest.split(' ').next()) {
+            self.ticks = self.ticks.saturating_add(delta.parse().unwrap_or(0));
+        }
         let Some(rest) = line.strip_prefix("batch ") else { return };
         let mut words = rest.split(' ');
         let number = words.next().and_then(|n| n.parse().ok());
         let offset = words.next().and_then(|w| w.strip_prefix("offset=")?.parse().ok());
         if let (Some(batch), Some(offset)) = (number, offset) {
-            *self = Place { batch, offset };
+            *self = Place { batch, offset, ticks: header.map_or(0, |h| h.first_ticks) };
         }
+    }
+
+    /// The time of a timed event, since its session's start.
+    fn ns(&self, line: &str, clocks: &[(u64, Clock)]) -> Option<u64> {
+        let before = clocks.partition_point(|(offset, _)| *offset <= self.offset);
+        let (_, clock) = clocks.get(before.checked_sub(1)?).filter(|_| line.starts_with("  +"))?;
+        Some(clock.ns(self.ticks))
     }
 }
 
@@ -128,18 +186,31 @@ fn is_wanted(options: &Options, line: &str, header: Option<&Header>) -> bool {
     if !options.thread.is_empty() && !options.thread.contains(&thread) {
         return false;
     }
-    if options.kind.is_empty() {
+    if options.kind.is_empty() && options.name.is_empty() {
         return true;
     }
     let Some(event) = event(line) else { return false };
-    let is = |kind: &String| match event.strip_prefix("site ").or(event.strip_prefix("kind ")) {
-        Some(rest) => {
-            let label = rest.split_once(" \"").map_or("", |(_, label)| label);
-            label.strip_prefix(kind.as_str()).is_some_and(|rest| rest.starts_with('"'))
-        }
+    let label = label(event);
+    let is = |kind: &String| match label {
+        Some(label) => label == kind,
         None => event.split(' ').next().is_some_and(|name| name.eq_ignore_ascii_case(kind)),
     };
-    options.kind.iter().any(is)
+    let kind = options.kind.is_empty() || options.kind.iter().any(is);
+    kind && filter::is_named(&options.name, label.map(str::as_bytes))
+}
+
+/// The name of the site, or of the kind, that stands in an event's line, escaped.
+fn label(event: &str) -> Option<&str> {
+    let rest = event.strip_prefix("site ").or(event.strip_prefix("kind "))?;
+    let label = rest.split_once(" \"").map_or("", |(_, label)| label);
+    // A quote in the label has an odd number of backslashes before it.
+    let mut escaped = false;
+    let end = label.bytes().position(|byte| {
+        let ends = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        ends
+    });
+    Some(label.get(..end?).unwrap_or_default())
 }
 
 fn print(

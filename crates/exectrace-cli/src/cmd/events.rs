@@ -16,7 +16,6 @@ use trace_decode::Item;
 use trace_decode::Session;
 use trace_decode::Timed;
 use trace_decode::Value;
-use trace_decode::tables::Site;
 
 use crate::args::Common;
 use crate::args::Symbols;
@@ -27,12 +26,16 @@ use crate::filter::Pattern;
 use crate::filter::Window;
 use crate::input::Input;
 use crate::json;
+use crate::kinds::is_kind;
+use crate::kinds::kind_name;
+use crate::kinds::site_of;
+use crate::kinds::task_of;
 use crate::output::Out;
 use crate::output::Style;
 use crate::output::push_safe;
-use crate::stacks::Call;
 use crate::stacks::Stack;
 use crate::stacks::Stacks;
+use crate::stacks::print_calls;
 use crate::time;
 use crate::value;
 use crate::value::Json;
@@ -94,6 +97,9 @@ pub struct Options {
     /// for other characters (may be repeated)
     #[arg(long, value_name = "PATTERN")]
     name: Vec<Pattern>,
+    /// Only events of the task with this id (may be repeated)
+    #[arg(long, value_name = "ID")]
+    task: Vec<u64>,
     #[command(flatten)]
     window: Window,
     /// Stop after so many events
@@ -174,7 +180,8 @@ impl Printer<'_> {
         let thread = options.thread.is_empty() || options.thread.contains(&event.thread);
         let kind = || options.kind.is_empty() || options.kind.iter().any(|k| is_kind(event, k));
         let name = || filter::is_named(&options.name, event.name().map(|name| name.bytes));
-        options.window.holds(event.ts_ns) && thread && kind() && name()
+        let task = || options.task.is_empty() || options.task.contains(&task_of(event));
+        options.window.holds(event.ts_ns) && thread && kind() && name() && task()
     }
 
     fn heading(&mut self, session: &Session, out: &mut Out) -> Result<(), Failure> {
@@ -245,18 +252,7 @@ impl Printer<'_> {
         let Some(stack) = self.stacks.get(self.session, event.tables(), id, site_of(event)) else {
             return out.styled(Style::Dim, "                 (no stack was kept)\n");
         };
-        let shown = if self.options.all_frames { stack.calls.len() } else { inside(&stack.calls) };
-        for call in &stack.calls[..shown] {
-            self.line.clear();
-            self.line.push_str("                 at ");
-            push_call(&mut self.line, call);
-            self.line.push('\n');
-            out.styled(Style::Dim, &self.line)?;
-        }
-        if stack.truncated {
-            out.styled(Style::Dim, "                 and more\n")?;
-        }
-        Ok(())
+        print_calls(&stack, self.options.all_frames, 17, out)
     }
 
     fn json(&mut self, event: &Timed<'_>, out: &mut Out) -> Result<(), Failure> {
@@ -305,50 +301,6 @@ impl Printer<'_> {
         let written = out.bytes(&bytes);
         self.bytes = bytes;
         written
-    }
-}
-
-/// The site of the event itself.
-fn site_of<'a>(event: &Timed<'a>) -> Option<&'a Site> {
-    match &event.event() {
-        Event::Site(site) => Some(site.site),
-        _ => None,
-    }
-}
-
-/// The kind as output has it.
-fn kind_name<'a>(event: &Timed<'a>) -> Cow<'a, str> {
-    match &event.event() {
-        Event::Site(site) => Cow::Borrowed(match site.site.class() {
-            Some(Class::Instant) => "Instant",
-            Some(Class::Counter) => "Counter",
-            Some(Class::Log) => "Log",
-            Some(Class::Span) => "SpanBegin",
-            Some(Class::Task) => "TaskBegin",
-            None => "Site",
-        }),
-        Event::Other(other) => match other.def {
-            Some(def) => json::lossy(&def.name),
-            None => Cow::Owned(other.kind.to_string()),
-        },
-        known => Cow::Borrowed(known.kind_name().unwrap_or("unknown")),
-    }
-}
-
-/// Whether the event is of the kind that a person named: as output has it, a class of sites, or
-/// class and name.
-fn is_kind(event: &Timed<'_>, wanted: &str) -> bool {
-    if kind_name(event).eq_ignore_ascii_case(wanted) {
-        return true;
-    }
-    let Event::Site(site) = &event.event() else { return false };
-    let Some(class) = site.site.class() else { return false };
-    match wanted.split_once(':') {
-        None => class.name().eq_ignore_ascii_case(wanted),
-        Some((wanted_class, name)) => {
-            class.name().eq_ignore_ascii_case(wanted_class)
-                && event.name().is_some_and(|n| n.bytes == name.as_bytes())
-        }
     }
 }
 
@@ -433,42 +385,5 @@ fn push_rest(line: &mut String, event: &Timed<'_>) {
     }
     if event.late {
         line.push_str("[late] ");
-    }
-}
-
-/// Sources of the standard library without the number of the compiler that built it.
-fn short_path(file: &str) -> &str {
-    let inside = file.strip_prefix("/rustc/").and_then(|rest| rest.split_once('/'));
-    inside.map_or(file, |(_, path)| path)
-}
-
-/// How many of the calls lie within the program: behind them stands what the standard library
-/// runs threads by, and marks with this function for readers of stacks.
-fn inside(calls: &[Call]) -> usize {
-    let is_mark = |c: &Call| {
-        c.function.as_deref().is_some_and(|f| f.contains("__rust_begin_short_backtrace"))
-    };
-    let Some(mark) = calls.iter().position(is_mark) else { return calls.len() };
-    mark - calls[..mark].iter().rev().take_while(|c| c.inlined).count()
-}
-
-fn push_call(line: &mut String, call: &Call) {
-    match &call.function {
-        Some(function) => push_safe(function.as_bytes(), line),
-        None => {
-            let _ = write!(line, "{:#x}", call.address);
-            if let Some(module) = &call.module {
-                line.push_str(" in ");
-                push_safe(module.as_bytes(), line);
-            }
-        }
-    }
-    if let Some(file) = &call.file {
-        line.push_str(" (");
-        push_safe(short_path(file).as_bytes(), line);
-        if let Some(number) = call.line {
-            let _ = write!(line, ":{number}");
-        }
-        line.push(')');
     }
 }

@@ -2,7 +2,9 @@
 
 pub mod dump;
 pub mod events;
+pub mod logs;
 pub mod spans;
+pub mod stacks;
 pub mod stat;
 pub mod tasks;
 pub mod threads;
@@ -13,6 +15,7 @@ use trace_decode::Decoder;
 use trace_decode::Item;
 use trace_decode::Scan;
 use trace_decode::ScanItem;
+use trace_decode::scan;
 
 use crate::failure::Failure;
 use crate::input::Input;
@@ -67,9 +70,10 @@ fn scanned(
     input: &mut Input,
     verdict: &mut Verdict,
     out: &mut Out,
+    options: scan::Options,
     mut each: impl FnMut(&ScanItem<'_>) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let mut scan = Scan::new();
+    let mut scan = Scan::with(options);
     let mut session = 0;
     loop {
         let piece = input.next_piece()?;
