@@ -11,6 +11,7 @@
 
 use std::collections::HashMap;
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use crate::buf::Arena;
 use crate::buf::Head;
@@ -148,8 +149,10 @@ pub struct Controller {
     ended_generation: u32,
     modules: modules::Modules,
     modules_ns: u64,
-    /// Buffers of threads that were stuck at the end.
+    /// Threads that were stuck at the end, with their buffers.
     pub aside: Vec<Aside>,
+    /// Threads that have stood inside since a session before: their event was counted there.
+    pub stood: Vec<Aside>,
     first: Snapshot,
     last: Snapshot,
     /// Losses that were already said, by thread and cause.
@@ -163,23 +166,26 @@ pub struct Controller {
     pub totals: Totals,
 }
 
-/// A buffer whose thread stood inside the section when its session ended.
+/// A thread that stood inside the section when its session ended, and the buffer that it had.
 #[derive(Clone, Copy, Debug)]
 pub struct Aside {
     record: u32,
     thread: u32,
-    buffer: u32,
+    buffer: Option<u32>,
 }
 
 impl Aside {
-    /// Gives the buffer back if its thread is outside by now; otherwise says that it must be kept.
-    pub fn keep(&self, m: &Mapping) -> bool {
+    /// Whether the thread stands there still: then it may touch all that it could touch then.
+    pub fn is_held(&self, m: &Mapping) -> bool {
         let mine = |r: &&Record| r.thread.load(Relaxed) == self.thread;
-        let inside = m.record(self.record).filter(mine).is_some_and(|r| !r.is_out());
-        if !inside {
-            m.push_free(self.buffer);
+        m.record(self.record).filter(mine).is_some_and(|r| !r.is_out())
+    }
+
+    /// Gives the buffer back. The thread is outside.
+    pub fn give_back(&self, m: &Mapping) {
+        if let Some(index) = self.buffer {
+            m.push_free(index);
         }
-        inside
     }
 }
 
@@ -257,6 +263,7 @@ impl Controller {
             modules: modules::Modules::new(),
             modules_ns: now,
             aside: Vec::new(),
+            stood: Vec::new(),
             first,
             last: first,
             said: HashMap::new(),
@@ -1014,6 +1021,10 @@ impl Controller {
     fn collect_last(&mut self, stuck: &[u32]) {
         let m = self.m;
         self.reap_vanished();
+        if known(m).any(|(_, r)| !self.fences(r)) {
+            // So long after its last look at an open gate a thread's busy word is seen by all.
+            std::thread::sleep(Duration::from_millis(1));
+        }
         // Those too that are just ending, and found the gate shut before they could hand over.
         for (index, r) in known(m) {
             if self.fences(r) && !stuck.contains(&index) {
@@ -1030,13 +1041,21 @@ impl Controller {
     /// write into it.
     fn quarantine(&mut self, index: u32, r: &Record) {
         let m = self.m;
-        self.totals.stuck += 1;
-        r.lose(Cause::StopTimeout);
         // What its handlers have written is whole, whatever the event that they interrupted is.
         self.drain_side(index, r);
         // Taken first: a thread that is late in its cold half would hand it over once more.
-        let Some((generation, buffer)) = gate::take_slot(&r.slot, u32::MAX) else { return };
-        self.aside.push(Aside { record: index, thread: r.thread.load(Relaxed), buffer });
+        let taken = gate::take_slot(&r.slot, u32::MAX);
+        let thread = r.thread.load(Relaxed);
+        // Where membarrier failed in mid-session a thread that is outside may not be proved so.
+        if !r.is_out() {
+            self.totals.stuck += 1;
+            if taken.is_some() || !self.stood.iter().any(|a| a.thread == thread) {
+                r.lose(Cause::StopTimeout);
+            }
+        }
+        let buffer = taken.map(|(_, buffer)| buffer);
+        self.aside.push(Aside { record: index, thread, buffer });
+        let Some((generation, buffer)) = taken else { return };
         let Some(base) = m.buffer(buffer) else { return };
         if generation < self.plan.first_generation {
             return;

@@ -166,17 +166,33 @@ fn membarrier_is_forbidden() {
     alone("membarrier_is_forbidden", 60, || membarrier_is_refused_before_the_start(libc::EPERM));
 }
 
+/// A thread that emits once in each session, and is idle otherwise: it holds a buffer of the time
+/// before the barrier failed.
+fn idle() -> JoinHandle<()> {
+    std::thread::spawn(|| {
+        let t = tally();
+        while !END.load(Relaxed) {
+            if trace::is_enabled() {
+                t.probe(1);
+            }
+            while trace::is_enabled() && !END.load(Relaxed) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    })
+}
+
 /// A program that locks itself in after the start: the barrier fails in the middle of a session.
-/// What was written before is there, and what comes after is exact.
-#[test]
-fn membarrier_is_forbidden_in_the_middle_of_a_session() {
-    alone("membarrier_is_forbidden_in_the_middle_of_a_session", 60, || {
-        let loads = load(3);
+/// What was written before is there, and what comes after is exact; nobody is taken for stuck.
+fn membarrier_is_forbidden_later(test: &'static str, generation: Duration) {
+    alone(test, 60, || {
+        let mut loads = load(3);
+        loads.push(idle());
         let config = Config::new().generation(Duration::from_millis(2));
         let mut traces = sessions(3, Duration::from_millis(5), &config, || true);
         assert_eq!(facts(&traces[0]).mode, MEMBARRIER);
         let capture = Capture::default();
-        config.clone().start(capture.clone()).unwrap();
+        config.clone().generation(generation).start(capture.clone()).unwrap();
         std::thread::sleep(Duration::from_millis(20));
         if !refuse_membarrier(libc::EPERM) {
             println!("skipped: seccomp filters are refused");
@@ -198,6 +214,19 @@ fn membarrier_is_forbidden_in_the_middle_of_a_session() {
         assert!(total(|t| &t.recorded) > 1000);
         assert!([COUNTER, MONOTONIC].contains(&facts_then.clock));
     });
+}
+
+#[test]
+fn membarrier_is_forbidden_in_the_middle_of_a_session() {
+    const TEST: &str = "membarrier_is_forbidden_in_the_middle_of_a_session";
+    membarrier_is_forbidden_later(TEST, Duration::from_millis(2));
+}
+
+/// As above, and it is noticed at the stop only: all threads hold buffers of the time before.
+#[test]
+fn membarrier_is_forbidden_when_the_session_stops() {
+    const TEST: &str = "membarrier_is_forbidden_when_the_session_stops";
+    membarrier_is_forbidden_later(TEST, Duration::from_secs(3600));
 }
 
 /// Asked for by hand: for sandboxes that punish the call instead of refusing it.

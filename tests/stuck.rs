@@ -81,8 +81,14 @@ fn held() -> JoinHandle<()> {
     thread
 }
 
-/// `stop` ends with what the thread has published, and says that it stands there; when it is out it
-/// records again.
+/// Buffers that are not in the pool.
+fn out_of_the_pool() -> u32 {
+    let m = trace::registry::mapping().unwrap();
+    m.committed() - m.front().pool.0.free()
+}
+
+/// `stop` ends with what the thread has published, and says that it stands there; sessions beside
+/// it are exact; when it is out it records again, and what it might have touched is free.
 #[test]
 fn a_thread_stands_still_inside_an_event() {
     alone("a_thread_stands_still_inside_an_event", 60, || {
@@ -96,26 +102,45 @@ fn a_thread_stands_still_inside_an_event() {
         let first = capture.take();
         support::assert_valid(&first);
         assert_eq!(support::contents(&first).cause(Cause::StopTimeout), 1);
+        assert!(out_of_the_pool() > 1, "its buffer and its session's definitions are set aside");
         let c = support::contents(&first);
         let there: u64 = c.threads.values().map(|t| t.probes).sum();
         assert!(there > 0, "what it had published");
+
+        // It stands there still: other threads are recorded, and it is said again.
+        for _ in 0..2 {
+            config.clone().start(capture.clone()).unwrap();
+            let mut a = Attempted::default();
+            for n in 0..10_000 {
+                a.probe(n);
+            }
+            let summary = trace::stop().unwrap();
+            let bytes = capture.take();
+            support::assert_valid(&bytes);
+            support::assert_exact(&bytes, &[(support::tid(), a)].into());
+            assert_eq!((summary.stuck_threads, summary.lost), (1, 0), "it was lost once");
+        }
 
         HOLD.store(RELEASED, Relaxed);
         let m = trace::registry::mapping().unwrap();
         while !trace::registry::live(m).all(|(_, r)| r.is_out()) {
             std::thread::yield_now();
         }
+        let before = total(|t| &t.recorded);
         config.start(capture.clone()).unwrap();
-        std::thread::sleep(Duration::from_millis(20));
+        while total(|t| &t.recorded) < before + 100 {
+            std::thread::yield_now();
+        }
         END.store(true, Relaxed);
         thread.join().unwrap();
         let summary = trace::stop().unwrap();
         assert_eq!((summary.stuck_threads, summary.lost), (0, 0));
         let last = capture.take();
         support::assert_valid(&last);
+        assert_eq!(out_of_the_pool(), 0, "all is free again");
         let c = support::contents(&last);
         let later: u64 = c.threads.values().map(|t| t.probes).sum();
-        assert!(later > 100, "it goes on recording");
+        assert!(later >= 100, "it goes on recording");
     });
 }
 

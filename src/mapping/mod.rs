@@ -299,12 +299,17 @@ impl Mapping {
 
     /// Empties the log of an epoch that nobody inserts into or scans; its segments go to the pool.
     pub fn retire_log(&self, epoch: u32) {
-        let log = self.log(epoch);
-        let segments: Vec<u32> = log.segments(self).collect();
-        log.clear();
-        for index in segments.into_iter().filter(|i| *i < self.len()) {
+        for index in self.clear_log(epoch) {
             self.push_free(index);
         }
+    }
+
+    /// Empties the log of an epoch and gives its segments to the caller.
+    pub fn clear_log(&self, epoch: u32) -> Vec<u32> {
+        let log = self.log(epoch);
+        let segments = log.segments(self).filter(|i| *i < self.len()).collect();
+        log.clear();
+        segments
     }
 
     /// A record; `None` beyond those that were made.

@@ -93,14 +93,22 @@ struct Session {
 struct Shared {
     session: Option<Box<Session>>,
     memory: Option<tables::Memory>,
-    /// Buffers of threads that were stuck when a session ended.
-    aside: Vec<Aside>,
+    /// What threads may still touch that were stuck when a session ended.
+    kept: Vec<Kept>,
     /// The process that made these; a forked child forgets them.
     pid: u32,
 }
 
+/// What a session leaves behind for as long as one of its threads stands inside an event.
+#[derive(Debug)]
+struct Kept {
+    by: Vec<Aside>,
+    segments: Vec<u32>,
+    memory: Option<tables::Memory>,
+}
+
 static SHARED: Locked<Shared> =
-    Locked::new(Shared { session: None, memory: None, aside: Vec::new(), pid: 0 });
+    Locked::new(Shared { session: None, memory: None, kept: Vec::new(), pid: 0 });
 /// The writer between `start` and its thread, which takes it.
 static WRITER: AtomicPtr<Box<dyn Write + Send>> = AtomicPtr::new(std::ptr::null_mut());
 
@@ -177,6 +185,8 @@ fn start_now(
         prepare_mapping(m, &plan, &mut shared, &config, &budget)?;
         let memory = shared.memory.take();
         let mut controller = Controller::new(m, plan.clone(), clock.snapshot(), memory);
+        let stood = shared.kept.iter().flat_map(|kept| &kept.by).filter(|a| a.is_held(m));
+        controller.stood = stood.copied().collect();
         controller.open(&notes(&config, membarrier));
         if config.snapshot {
             snapshot_at_start(m, &mut controller);
@@ -249,7 +259,7 @@ fn prepare_mapping(
 ) -> Result<(), StartError> {
     let no_memory = || StartError::Memory(std::io::ErrorKind::OutOfMemory.into());
     let front = m.front();
-    shared.aside.retain(|a| a.keep(m));
+    shared.give_back(m);
     front.session.store(plan.session, Relaxed);
     front.epoch.store(plan.epoch, Relaxed);
     front.ordinal.store(plan.epoch, Relaxed);
@@ -506,7 +516,7 @@ impl Shared {
             std::mem::forget(self.session.take());
             // Memory has no destructor: what it names stays mapped.
             self.memory = None;
-            std::mem::forget(std::mem::take(&mut self.aside));
+            std::mem::forget(std::mem::take(&mut self.kept));
             self.pid = pid;
         }
     }
@@ -515,15 +525,29 @@ impl Shared {
     fn clean_up(&mut self) {
         let Some(session) = self.session.take() else { return };
         let Some(m) = registry::mapping() else { return };
-        self.aside.extend(&session.controller.aside);
-        let Controller { memory, totals, .. } = session.controller;
-        if totals.stuck != 0 {
-            // Threads stand inside an event: what they may touch stays mapped, for them.
+        let Controller { memory, aside, .. } = session.controller;
+        if aside.is_empty() {
+            self.memory = memory;
+            m.retire_log(0);
+            m.retire_log(1);
             return;
         }
-        self.memory = memory;
-        for epoch in [0, 1] {
-            m.retire_log(epoch);
+        let segments = [0, 1].into_iter().flat_map(|epoch| m.clear_log(epoch)).collect();
+        self.kept.push(Kept { by: aside, segments, memory });
+    }
+
+    /// Gives back what sessions have left behind whose threads are all outside by now.
+    fn give_back(&mut self, m: &Mapping) {
+        for kept in std::mem::take(&mut self.kept) {
+            if kept.by.iter().any(|a| a.is_held(m)) {
+                self.kept.push(kept);
+                continue;
+            }
+            kept.by.iter().for_each(|a| a.give_back(m));
+            kept.segments.into_iter().for_each(|index| m.push_free(index));
+            if let Some(memory) = kept.memory {
+                memory.release();
+            }
         }
     }
 }
