@@ -1,7 +1,8 @@
 //! What is wrong with an input: an [`Error`] where nothing can be read, [`Damage`] where something
 //! was skipped and reading goes on.
 //!
-//! 1. Both name an offset in the input, what was expected there and what was found.
+//! 1. Both name an offset in the input, what was expected there and what was found; of files of
+//!    other kinds that come instead of a trace, the kind.
 //! 2. Neither holds more than a few words of the input, so that no input makes them large.
 
 use std::fmt;
@@ -66,11 +67,14 @@ impl fmt::Display for Error {
             ErrorKind::Empty => {
                 write!(f, "not an exectrace trace: expected {expected} at offset 0, input is empty")
             }
-            ErrorKind::NotATrace => write!(
-                f,
-                "not an exectrace trace: expected {expected} at offset {at}, found {}",
-                Hex(&self.0.found)
-            ),
+            ErrorKind::NotATrace => {
+                let found = Hex(&self.0.found);
+                write!(f, "not an exectrace trace: expected {expected} at offset {at}, ")?;
+                match kind_of(&self.0.found) {
+                    Some(kind) => write!(f, "found {found} ({kind})"),
+                    None => write!(f, "found {found}"),
+                }
+            }
             ErrorKind::Version { found } => write!(
                 f,
                 "trace of format version {found} at offset {at}: this decoder supports version \
@@ -81,6 +85,31 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// Files that are given in place of a trace, by their first bytes.
+const OTHERS: [(&[u8], &str); 16] = [
+    (b"\xf1\x54\x58\xeb", "our magic backwards: the byte order was changed"),
+    (b"\x1f\x8b", "gzip: unpack it first"),
+    (b"\x28\xb5\x2f\xfd", "zstd: unpack it first"),
+    (b"\xfd7zXZ\0", "xz: unpack it first"),
+    (b"BZh", "bzip2: unpack it first"),
+    (b"\x04\x22\x4d\x18", "lz4: unpack it first"),
+    (b"PK\x03\x04", "zip: unpack it first"),
+    (b"\x7fELF", "ELF: a program, library or core file"),
+    (b"PERFILE2", "data of Linux perf"),
+    (b"go 1.", "a trace of the Go runtime"),
+    (b"\xc1\x1f\xfc\xc1", "a packet of the Common Trace Format"),
+    (b"\xc1\xfc\x1f\xc1", "a packet of the Common Trace Format"),
+    (b"SQLite f", "an SQLite database"),
+    (b"{", "JSON"),
+    (b"[", "JSON"),
+    (b"<", "XML or HTML"),
+];
+
+/// What sort of file begins with these bytes.
+fn kind_of(found: &[u8]) -> Option<&'static str> {
+    OTHERS.iter().find(|(magic, _)| found.starts_with(magic)).map(|(_, kind)| *kind)
+}
 
 /// Bytes for people.
 struct Hex<'a>(&'a [u8]);
