@@ -72,7 +72,7 @@ impl Region {
 }
 
 /// Reserves one shared range of `bytes`, or of half, a quarter and so on, not less than `floor`,
-/// where address space is short. `dir` is where a file behind it is made: `<pid>-<start time>`,
+/// where address space is short. `dir` is where a file behind it is made: `<pid>-<start time>-<n>`,
 /// mode 0600, closed again at once. Without `dir` the memory is anonymous.
 pub fn reserve(bytes: usize, floor: usize, dir: Option<&Path>) -> io::Result<Region> {
     let page = process::page_bytes();
@@ -94,54 +94,52 @@ pub fn reserve(bytes: usize, floor: usize, dir: Option<&Path>) -> io::Result<Reg
         }
         want = want.min(whole(limit as usize));
     }
-    let path = file_in(dir);
-    match reserve_file(&path, want, floor) {
+    let (file, path) = create_in(dir)?;
+    match reserve_file(&file, want, floor) {
         Ok((base, bytes)) => Ok(Region { base, bytes, path: Some(path) }),
-        Err(Failed::BeforeOurs(e)) => Err(e),
-        Err(Failed::WithOurs(e)) => {
+        Err(e) => {
             let _ = fs::remove_file(&path);
             Err(e)
         }
     }
 }
 
-/// The file of this process in `dir`.
-fn file_in(dir: &Path) -> PathBuf {
-    dir.join(format!("{}-{}", crate::sys::thread::pid_raw(), process::start_time()))
-}
+/// Programs that one process becomes, one after the other, of which each has a file.
+const FILES_MAX: u32 = 10_000;
 
-/// Makes a file that did not exist, for this user alone.
-fn create(path: &Path) -> io::Result<fs::File> {
-    fs::OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
-        .open(path)
-}
-
-/// Whether the file that failed is ours to remove.
-enum Failed {
-    BeforeOurs(io::Error),
-    WithOurs(io::Error),
-}
-
-fn reserve_file(path: &Path, want: usize, floor: usize) -> Result<(*mut u8, usize), Failed> {
-    let file = create(path).map_err(Failed::BeforeOurs)?;
-    let ours = Failed::WithOurs;
-    if !on_tmpfs(&file) {
-        let e = io::Error::new(io::ErrorKind::Unsupported, "the folder is not on tmpfs");
-        return Err(ours(e));
+/// Makes a file for this process in `dir`, for this user alone: `<pid>-<start time>-<n>`. By `n`
+/// the programs differ that the process becomes by exec, one after the other.
+fn create_in(dir: &Path) -> io::Result<(fs::File, PathBuf)> {
+    let (pid, start) = (crate::sys::thread::pid_raw(), process::start_time());
+    for n in 0..FILES_MAX {
+        let path = dir.join(format!("{pid}-{start}-{n}"));
+        let file = fs::OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+            .open(&path);
+        match file {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+            file => return file.map(|f| (f, path)),
+        }
     }
-    file.set_len(want as u64).map_err(ours)?;
-    let (base, bytes) = map_shared(want, floor, file.as_raw_fd()).map_err(ours)?;
+    Err(io::ErrorKind::AlreadyExists.into())
+}
+
+fn reserve_file(file: &fs::File, want: usize, floor: usize) -> io::Result<(*mut u8, usize)> {
+    if !on_tmpfs(file) {
+        return Err(io::Error::new(io::ErrorKind::Unsupported, "the folder is not on tmpfs"));
+    }
+    file.set_len(want as u64)?;
+    let (base, bytes) = map_shared(want, floor, file.as_raw_fd())?;
     if bytes < want
         && let Err(e) = file.set_len(bytes as u64)
     {
         // SAFETY: the range was mapped by the line above and nobody knows of it yet.
         unsafe { libc::munmap(base.cast(), bytes) };
-        return Err(ours(e));
+        return Err(e);
     }
     Ok((base, bytes))
 }
@@ -254,14 +252,12 @@ pub unsafe fn replace_with_fresh(addr: *mut u8, bytes: usize) -> bool {
 }
 
 /// Puts a fresh file in `dir`, named as `reserve` names it, over the range: what a forked child
-/// does
-/// whose trace another process drains.
+/// does whose trace another process drains.
 ///
 /// # Safety
 /// - As [`replace_with_fresh`].
 pub unsafe fn replace_with_file(addr: *mut u8, bytes: usize, dir: &Path) -> io::Result<()> {
-    let path = file_in(dir);
-    let file = create(&path)?;
+    let (file, path) = create_in(dir)?;
     let mapped = file.set_len(bytes as u64).and_then(|()| {
         let flags = libc::MAP_SHARED | libc::MAP_NORESERVE | libc::MAP_FIXED;
         let fd = file.as_raw_fd();
@@ -358,9 +354,11 @@ mod tests {
         region.populate(0, 8192).unwrap();
         byte(&region, 4097).store(9, Ordering::Relaxed);
         assert_eq!(fs::read(&path).unwrap()[4097], 9);
-        let again = reserve(1 << 20, 1 << 16, Some(&dir)).unwrap_err();
-        assert_eq!(again.kind(), io::ErrorKind::AlreadyExists);
-        assert!(path.exists(), "a file of another is not removed");
+        let again = reserve(1 << 20, 1 << 16, Some(&dir)).unwrap();
+        let next = again.path().unwrap();
+        assert!(next != path && path.exists(), "as the program has that the process becomes");
+        assert_eq!(fs::read(&path).unwrap()[4097], 9);
+        fs::remove_file(next).unwrap();
         for entry in fs::read_dir("/proc/self/fd").unwrap().flatten() {
             assert_ne!(fs::read_link(entry.path()).ok().as_ref(), Some(&path));
         }

@@ -1,0 +1,258 @@
+//! The mappings of a process tree, each drained into a trace of its own.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::fs::File;
+use std::io;
+use std::io::Write;
+use std::path::Path;
+use std::path::PathBuf;
+
+use trace::Summary;
+use trace::encode::schema;
+use trace::outside::Drain;
+use trace::outside::DrainOptions;
+use trace::outside::Drained;
+
+/// What was recorded of one process, or of one program that it was.
+#[derive(Debug)]
+pub struct Traced {
+    /// The process.
+    pub pid: u32,
+    /// Its trace.
+    pub path: PathBuf,
+    /// What the trace holds.
+    pub summary: Summary,
+    /// Why the trace is not complete.
+    pub error: Option<io::Error>,
+}
+
+/// One mapping that is being drained.
+#[derive(Debug)]
+struct One {
+    drain: Drain,
+    /// Its process and when that began, as the file's name has it, and the number behind them.
+    pid: u32,
+    began: u64,
+    number: u32,
+    path: PathBuf,
+    file: Option<File>,
+    error: Option<io::Error>,
+    looked_ns: u64,
+}
+
+/// All of them.
+#[derive(Debug)]
+pub struct Drains {
+    folder: PathBuf,
+    output: PathBuf,
+    options: DrainOptions,
+    notes: Vec<(String, String)>,
+    seen: BTreeSet<PathBuf>,
+    running: Vec<One>,
+    done: Vec<Traced>,
+    /// The first process has the output's name.
+    named: bool,
+}
+
+/// How often it is asked whether a process still lives.
+const LOOK_NS: u64 = 20_000_000;
+/// How long a drain sleeps at most: new processes are found that late.
+const SLEEP_NS: u64 = 5_000_000;
+
+impl Drains {
+    /// Of the mappings that appear in `folder`; the first one goes to `output`, that of another
+    /// process to a file beside it with the process's number in its name.
+    pub fn new(folder: &Path, output: &Path, notes: Vec<(String, String)>) -> Drains {
+        Drains {
+            folder: folder.into(),
+            output: output.into(),
+            options: DrainOptions::default(),
+            notes,
+            seen: BTreeSet::new(),
+            running: Vec::new(),
+            done: Vec::new(),
+            named: false,
+        }
+    }
+
+    /// Takes what there is, and finds new mappings and processes that have ended.
+    pub fn step(&mut self) {
+        self.find();
+        let now = trace::sys::mono_ns();
+        for one in &mut self.running {
+            one.take();
+        }
+        let mut at = 0;
+        while at < self.running.len() {
+            let one = &mut self.running[at];
+            if now.saturating_sub(one.looked_ns) < LOOK_NS {
+                at += 1;
+                continue;
+            }
+            one.looked_ns = now;
+            // Of a process that has become another program the newer mapping is the one.
+            let (pid, began, number) = (one.pid, one.began, one.number);
+            let newer = |o: &One| (o.pid, o.began) == (pid, began) && o.number > number;
+            let ended = !is_alive(pid, began);
+            if ended || self.running.iter().any(newer) {
+                let one = self.running.swap_remove(at);
+                self.done.push(one.finish(schema::END_EXIT));
+            } else {
+                at += 1;
+            }
+        }
+    }
+
+    /// Sleeps until there may be something to do.
+    pub fn sleep(&self) {
+        let until = trace::sys::mono_ns() + SLEEP_NS;
+        match self.running.first() {
+            Some(one) => one.drain.sleep(until),
+            None => std::thread::sleep(std::time::Duration::from_nanos(SLEEP_NS / 5)),
+        }
+    }
+
+    /// How many processes are being recorded.
+    pub fn running(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Ends every recording, also of processes that run on.
+    pub fn finish(mut self) -> Vec<Traced> {
+        self.find();
+        for one in std::mem::take(&mut self.running) {
+            self.done.push(one.finish(schema::END_EXIT));
+        }
+        let output = self.output.clone();
+        self.done.sort_by_key(|t| (t.path != output, t.pid));
+        self.done
+    }
+
+    fn find(&mut self) {
+        let Ok(entries) = fs::read_dir(&self.folder) else { return };
+        for entry in entries.flatten() {
+            let path = entry.path();
+            if self.seen.contains(&path) {
+                continue;
+            }
+            let Some((pid, began, number)) = parts(&path) else {
+                self.seen.insert(path);
+                continue;
+            };
+            match Drain::adopt(&path, &self.options) {
+                Ok(None) if is_alive(pid, began) => continue,
+                Ok(Some(drain)) => self.begin(drain, pid, began, number),
+                // It died before it had begun, or the file is none of ours.
+                Ok(None) | Err(_) => {}
+            }
+            let _ = fs::remove_file(&path);
+            self.seen.insert(path);
+        }
+    }
+
+    fn begin(&mut self, mut drain: Drain, pid: u32, began: u64, number: u32) {
+        let path = self.name(pid);
+        let file = File::options().write(true).create(true).truncate(true).open(&path);
+        let (file, error) = match file {
+            Ok(file) => (Some(file), None),
+            Err(e) => (None, Some(e)),
+        };
+        let notes: Vec<(&str, &str)> = self.notes.iter().map(|(a, b)| (&**a, &**b)).collect();
+        drain.open(&notes);
+        let looked_ns = trace::sys::mono_ns();
+        self.running.push(One { drain, pid, began, number, path, file, error, looked_ns });
+    }
+
+    /// `app.trace` for the first process, `app.PID.trace` for others, and a number before the
+    /// ending where a process became several programs.
+    fn name(&mut self, pid: u32) -> PathBuf {
+        if !std::mem::replace(&mut self.named, true) {
+            return self.output.clone();
+        }
+        let stem = self.output.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let ending = self.output.extension().map(|e| format!(".{}", e.to_string_lossy()));
+        let ending = ending.unwrap_or_default();
+        let taken = |path: &PathBuf| {
+            self.running.iter().any(|o| o.path == *path)
+                || self.done.iter().any(|t| t.path == *path)
+        };
+        let plain = self.output.with_file_name(format!("{stem}.{pid}{ending}"));
+        let numbered =
+            (2..).map(|n| self.output.with_file_name(format!("{stem}.{pid}.{n}{ending}")));
+        std::iter::once(plain).chain(numbered).find(|path| !taken(path)).unwrap_or_default()
+    }
+}
+
+impl One {
+    fn take(&mut self) {
+        while let Drained::Batch(batch) = self.drain.take() {
+            let Some(file) = &mut self.file else { continue };
+            if let Err(e) = file.write_all(&batch) {
+                // The program runs on; what follows is not kept.
+                self.error = Some(e);
+                self.file = None;
+            }
+        }
+    }
+
+    fn finish(mut self, reason: u64) -> Traced {
+        self.take();
+        let summary = self.drain.finish(reason);
+        self.take();
+        Traced { pid: self.pid, path: self.path, summary, error: self.error }
+    }
+}
+
+/// Process, its start and the number of the program in the name of a mapping's file.
+fn parts(path: &Path) -> Option<(u32, u64, u32)> {
+    let mut parts = path.file_name()?.to_str()?.split('-');
+    let all =
+        (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+    parts.next().is_none().then_some(all)
+}
+
+/// Whether the process with this number that began then still runs.
+fn is_alive(pid: u32, began: u64) -> bool {
+    let Ok(stat) = fs::read(format!("/proc/{pid}/stat")) else { return false };
+    let Some(end) = stat.iter().rposition(|b| *b == b')') else { return false };
+    let fields: Vec<&[u8]> =
+        stat[end + 1..].split(|b| *b == b' ').filter(|f| !f.is_empty()).collect();
+    let start =
+        fields.get(19).and_then(|f| std::str::from_utf8(f).ok()).and_then(|f| f.parse().ok());
+    start == Some(began) && !matches!(fields.first(), Some(&b"Z" | &b"X"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_known_by_number_and_start() {
+        let (pid, began) = (std::process::id(), trace::sys::start_time());
+        assert!(is_alive(pid, began));
+        assert!(!is_alive(pid, began + 1), "another one of the same number");
+        assert!(!is_alive(u32::MAX, 1));
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let began = |pid: u32| {
+            let text = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+            text.rsplit(')').next().unwrap().split_whitespace().nth(19).unwrap().parse().unwrap()
+        };
+        let began: u64 = began(child.id());
+        while is_alive(child.id(), began) {
+            std::thread::yield_now();
+        }
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn names_of_files() {
+        assert_eq!(parts(Path::new("/x/12-345-6")), Some((12, 345, 6)));
+        for other in ["12-345", "a-1-2", "1-2-3-4", ""] {
+            assert_eq!(parts(Path::new(other)), None, "{other}");
+        }
+        let mut d = Drains::new(Path::new("/x"), Path::new("/o/app.trace"), Vec::new());
+        assert_eq!(d.name(7), Path::new("/o/app.trace"));
+        assert_eq!(d.name(8), Path::new("/o/app.8.trace"));
+    }
+}

@@ -1,0 +1,24 @@
+//! Records an unmodified program: puts the recorder into it by preloading, and drains it from
+//! outside, so that the program gets no thread, no descriptor and no file of the recorder's.
+//!
+//! [`record`] does it all: checks the program, makes a private folder on a tmpfs, starts the
+//! program, drains the mapping of every process of its tree into a trace of its own, and says how
+//! the program ended.
+//!
+//! 1. The program is never harmed by what goes wrong here: a trace that cannot be written ends, the
+//!    program runs on.
+//! 2. What stands in a mapping is the word of a stranger.
+
+mod check;
+mod drains;
+mod folder;
+mod library;
+mod run;
+
+pub use check::Refused;
+pub use check::program;
+pub use drains::Traced;
+pub use run::Ended;
+pub use run::Options;
+pub use run::Recorded;
+pub use run::record;
