@@ -9,6 +9,8 @@
 //!    program runs on.
 //! 2. What stands in a mapping is the word of a stranger.
 
+#![forbid(unsafe_code)]
+
 mod check;
 mod drains;
 mod folder;

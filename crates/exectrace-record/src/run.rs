@@ -13,6 +13,8 @@ use std::process::ExitStatus;
 use std::time::Duration;
 use std::time::Instant;
 
+use rustix::process::Pid;
+use rustix::process::Signal;
 use signal_hook::consts::SIGHUP;
 use signal_hook::consts::SIGINT;
 use signal_hook::consts::SIGQUIT;
@@ -193,17 +195,17 @@ fn prepare(command: &mut Command, options: &Options, folder: &Folder, library: &
 /// Gives a signal to the program. Those of the terminal reach it from there.
 fn pass_on(child: &Child, signal: i32) {
     let from_terminal = matches!(signal, SIGINT | SIGQUIT) && is_foreground();
-    if !from_terminal {
-        let pid = child.id() as libc::pid_t;
-        // SAFETY: a signal to a child that was not waited for yet.
-        unsafe { libc::kill(pid, signal) };
+    let (pid, signal) = (Pid::from_child(child), Signal::from_named_raw(signal));
+    if let Some(signal) = signal.filter(|_| !from_terminal) {
+        // It may have ended just now.
+        let _ = rustix::process::kill_process(pid, signal);
     }
 }
 
 /// Whether this process and the program stand in the foreground of a terminal.
 fn is_foreground() -> bool {
-    // SAFETY: asks; a descriptor that is no terminal gives an error.
-    let foreground = (0..3).map(|fd| unsafe { libc::tcgetpgrp(fd) }).find(|group| *group > 0);
-    // SAFETY: no arguments, cannot fail.
-    foreground == Some(unsafe { libc::getpgrp() })
+    let own = rustix::process::getpgrp();
+    let foreground = |group: rustix::io::Result<Pid>| group.is_ok_and(|group| group == own);
+    foreground(rustix::termios::tcgetpgrp(io::stdin()))
+        || foreground(rustix::termios::tcgetpgrp(io::stderr()))
 }
