@@ -17,6 +17,7 @@ pub mod latency;
 pub mod names;
 pub mod spans;
 pub mod tasks;
+pub mod waits;
 
 pub use crate::latency::Bucket;
 pub use crate::latency::Latencies;
@@ -29,3 +30,5 @@ pub use crate::spans::Spans;
 pub use crate::tasks::Run;
 pub use crate::tasks::Task;
 pub use crate::tasks::Tasks;
+pub use crate::waits::Wait;
+pub use crate::waits::Waits;

@@ -1,0 +1,489 @@
+//! Waits, and who ended them.
+//!
+//! A wait is divided at every wake on its object: each piece is charged to the thread whose wake
+//! ended it. Charging the whole wait to its last waker would be wrong wherever others took the lock
+//! in between. What a piece proves is said with it (`docs/wake-semantics.md`).
+//!
+//! A wake is written when its call returns, which may be after the thread that it woke has run and
+//! written the end of its wait. So a wait is given out [`LATE_NS`] of the trace's time after its
+//! end, when every wake that can have ended it has been seen.
+//!
+//! 1. A wake ends no more waits than it says it woke.
+//! 2. A wait whose waker was not seen says so; nobody is guessed.
+//! 3. Memory is bounded: by objects ([`OBJECTS_MAX`]), wakes kept for each ([`WAKES_MAX`]) and the
+//!    waits of [`LATE_NS`]. What is beyond is counted.
+
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::collections::VecDeque;
+
+use trace::encode::op::Op;
+use trace_decode::Event;
+use trace_decode::Session;
+use trace_decode::Timed;
+
+/// Most objects whose wakes are kept. 65,536: more locks than a program contends for at a time.
+pub const OBJECTS_MAX: usize = 1 << 16;
+/// Most wakes of an object that are kept.
+pub const WAKES_MAX: usize = 256;
+/// How long after a wait's end a wake that ended it may still be written.
+pub const LATE_NS: u64 = 50_000_000;
+
+const EAGAIN: u64 = 11;
+const ETIMEDOUT: u64 = 110;
+
+/// A stack of the trace: table epoch and id; id 0 is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StackKey {
+    /// The table epoch.
+    pub epoch: u32,
+    /// The id in it.
+    pub id: u64,
+}
+
+/// Who woke, when and from where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waker {
+    /// The thread.
+    pub thread: u32,
+    /// When its call began, since the session's start.
+    pub began_ns: u64,
+    /// When it returned.
+    pub ended_ns: u64,
+    /// From which stack.
+    pub stack: StackKey,
+    /// What it called.
+    pub op: Op,
+}
+
+/// What is known of the lock's holder in a piece of a wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// The lock itself named it: the kernel's number of the thread.
+    Known(u64),
+    /// The first to wake on a contended lock nearly always held it.
+    Likely(u32),
+    /// Another may have taken it unseen.
+    Unknown,
+}
+
+/// A part of a wait, up to a wake on its object or to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Since the session's start.
+    pub from_ns: u64,
+    /// Since the session's start.
+    pub to_ns: u64,
+    /// Whose wake ended the piece; `None` for what is behind the last one.
+    pub by: Option<Waker>,
+    /// Who held the lock.
+    pub holder: Holder,
+}
+
+/// How a wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The call succeeded.
+    Done,
+    /// There was nothing to wait for: it returned at once.
+    AtOnce,
+    /// Its time was over.
+    TimedOut,
+    /// It failed with this `errno`, for example since a signal came.
+    Failed(u64),
+    /// It had not ended when the recording did.
+    Never,
+}
+
+/// A call that may block, from its beginning to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wait {
+    /// The thread that waited.
+    pub thread: u32,
+    /// What it worked for; 0 none.
+    pub task: u64,
+    /// What it called.
+    pub op: Op,
+    /// On which object, as [`Op::object`] says.
+    pub object: u64,
+    /// When, since the session's start.
+    pub began_ns: u64,
+    /// When it was over, since the session's start; of one that never ended the recording's end.
+    pub ended_ns: u64,
+    /// What it returned.
+    pub result: u64,
+    /// How it ended.
+    pub ending: Ending,
+    /// From which stack.
+    pub stack: StackKey,
+    /// Its parts, oldest first; one without a waker where no wake was seen.
+    pub pieces: Vec<Piece>,
+    /// The wake that let it go on.
+    pub released_by: Option<Waker>,
+}
+
+impl Wait {
+    /// How long it took.
+    pub fn duration_ns(&self) -> u64 {
+        self.ended_ns.saturating_sub(self.began_ns)
+    }
+}
+
+/// What happened on one object.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Waits that were over.
+    pub waits: u64,
+    /// Those that returned at once.
+    pub at_once: u64,
+    /// Those whose time was over.
+    pub timeouts: u64,
+    /// Calls that wake.
+    pub wakes: u64,
+    /// Those that woke nobody, as far as they say how many.
+    pub of_nobody: u64,
+    /// All time of waits, in nanoseconds.
+    pub waited_ns: u64,
+}
+
+/// How much of the waits was explained by wakes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Explained {
+    /// Waits on locks that ended by success, neither at once nor by time.
+    pub waits: u64,
+    /// Those of them whose wake was seen.
+    pub woken: u64,
+    /// Objects that were beyond [`OBJECTS_MAX`]: their wakes were not kept.
+    pub unkept: u64,
+}
+
+/// Which wakes end which waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Family {
+    Futex,
+    Mutex,
+    Rwlock,
+    Condvar,
+    Semaphore,
+}
+
+fn family(op: Op) -> Option<Family> {
+    Some(match op {
+        Op::FutexWait | Op::FutexWake => Family::Futex,
+        Op::MutexLock | Op::MutexUnlock => Family::Mutex,
+        Op::RwlockRead | Op::RwlockWrite | Op::RwlockUnlock => Family::Rwlock,
+        Op::CondWait | Op::CondSignal | Op::CondBroadcast => Family::Condvar,
+        Op::SemWait | Op::SemPost => Family::Semaphore,
+        _ => return None,
+    })
+}
+
+/// A wake, and how many waits it may still have ended.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    waker: Waker,
+    left: u64,
+}
+
+#[derive(Debug, Default)]
+struct Object {
+    wakes: VecDeque<Seen>,
+    counts: Counts,
+}
+
+/// Pairs waits with wakes. Feed it every event of a session in the order of time.
+#[derive(Debug, Default)]
+pub struct Waits {
+    objects: HashMap<(Family, u64), Object>,
+    /// Waits that are over, by when; the number keeps those of one moment apart.
+    pending: BTreeMap<(u64, u64), Wait>,
+    numbered: u64,
+    ready: VecDeque<Wait>,
+    explained: Explained,
+}
+
+impl Waits {
+    /// Nothing seen yet.
+    pub fn new() -> Waits {
+        Waits::default()
+    }
+
+    /// Takes an event in.
+    pub fn add(&mut self, e: &Timed<'_>) {
+        match e.event() {
+            Event::Wait(w) => {
+                let Some(op) = Op::from_u64(w.op) else { return };
+                let began_ns = e.session().clock().ns(e.ticks.saturating_sub(w.began));
+                let ending = match w.error {
+                    0 => Ending::Done,
+                    EAGAIN if op == Op::FutexWait => Ending::AtOnce,
+                    ETIMEDOUT => Ending::TimedOut,
+                    error => Ending::Failed(error),
+                };
+                self.wait(Wait {
+                    thread: e.thread,
+                    task: e.task,
+                    op,
+                    object: w.object,
+                    began_ns: began_ns.min(e.ts_ns),
+                    ended_ns: e.ts_ns,
+                    result: w.result,
+                    ending,
+                    stack: StackKey { epoch: e.tables().epoch(), id: w.stack },
+                    pieces: Vec::new(),
+                    released_by: None,
+                });
+            }
+            Event::Wake(w) => {
+                let Some(op) = Op::from_u64(w.op) else { return };
+                let began_ns = e.session().clock().ns(e.ticks.saturating_sub(w.began));
+                let waker = Waker {
+                    thread: e.thread,
+                    began_ns: began_ns.min(e.ts_ns),
+                    ended_ns: e.ts_ns,
+                    stack: StackKey { epoch: e.tables().epoch(), id: w.stack },
+                    op,
+                };
+                self.wake(w.object, w.woken, waker);
+            }
+            _ => {}
+        }
+        self.settle(e.ts_ns.saturating_sub(LATE_NS));
+    }
+
+    /// The session is over: gives out what is held, and what threads were waiting for at its end.
+    pub fn finish(&mut self, session: &Session) {
+        self.settle(u64::MAX);
+        let end_ns = session.end().map_or(0, |end| session.clock().ns(end.at));
+        for b in session.blocked() {
+            let Some(op) = Op::from_u64(b.op) else { continue };
+            let began_ns = session.clock().ns(b.since);
+            let wait = Wait {
+                thread: b.thread as u32,
+                task: 0,
+                op,
+                object: b.object,
+                began_ns,
+                ended_ns: end_ns.max(began_ns),
+                result: 0,
+                ending: Ending::Never,
+                stack: StackKey { epoch: b.epoch, id: b.stack },
+                pieces: Vec::new(),
+                released_by: None,
+            };
+            let done = self.divided(wait);
+            self.ready.push_back(done);
+        }
+    }
+
+    /// The next wait of which all is known.
+    pub fn next_wait(&mut self) -> Option<Wait> {
+        self.ready.pop_front()
+    }
+
+    /// What happened on each object that locks or wakes: its call, its address.
+    pub fn objects(&self) -> impl Iterator<Item = (u64, &Counts)> {
+        self.objects.iter().map(|((_, object), o)| (*object, &o.counts))
+    }
+
+    /// How much was explained.
+    pub fn explained(&self) -> Explained {
+        self.explained
+    }
+
+    fn object(&mut self, family: Family, object: u64) -> Option<&mut Object> {
+        let key = (family, object);
+        if self.objects.len() >= OBJECTS_MAX && !self.objects.contains_key(&key) {
+            self.explained.unkept += 1;
+            return None;
+        }
+        Some(self.objects.entry(key).or_default())
+    }
+
+    fn wait(&mut self, wait: Wait) {
+        let (at_once, duration) = (wait.ending == Ending::AtOnce, wait.duration_ns());
+        let timed_out = wait.ending == Ending::TimedOut;
+        if let Some(family) = family(wait.op)
+            && let Some(object) = self.object(family, wait.object)
+        {
+            let c = &mut object.counts;
+            c.waits += 1;
+            c.at_once += u64::from(at_once);
+            c.timeouts += u64::from(timed_out);
+            c.waited_ns = c.waited_ns.saturating_add(duration);
+        }
+        self.numbered += 1;
+        self.pending.insert((wait.ended_ns, self.numbered), wait);
+    }
+
+    fn wake(&mut self, object: u64, woken: u64, waker: Waker) {
+        let Some(family) = family(waker.op) else { return };
+        let Some(object) = self.object(family, object) else { return };
+        object.counts.wakes += 1;
+        let left = match waker.op {
+            Op::FutexWake => woken,
+            Op::CondBroadcast => u64::MAX,
+            _ => 1,
+        };
+        object.counts.of_nobody += u64::from(left == 0);
+        if object.wakes.len() == WAKES_MAX {
+            object.wakes.pop_front();
+        }
+        object.wakes.push_back(Seen { waker, left });
+    }
+
+    /// Gives out the waits that were over by this time.
+    fn settle(&mut self, until_ns: u64) {
+        while let Some(entry) = self.pending.first_entry() {
+            if entry.key().0 > until_ns {
+                return;
+            }
+            let wait = entry.remove();
+            let done = self.divided(wait);
+            self.ready.push_back(done);
+        }
+    }
+
+    /// Divides a wait at the wakes on its object and finds the one that let it go on.
+    fn divided(&mut self, mut wait: Wait) -> Wait {
+        let counted = family(wait.op).is_some() && wait.ending == Ending::Done;
+        let object = family(wait.op).and_then(|f| self.objects.get_mut(&(f, wait.object)));
+        let mut from_ns = wait.began_ns;
+        let mut holder = match (wait.op, wait.result) {
+            (Op::MutexLock, owner) if owner != 0 => Some(Holder::Known(owner)),
+            _ => None,
+        };
+        if wait.ending != Ending::AtOnce
+            && let Some(object) = object
+        {
+            let (began, ended, thread) = (wait.began_ns, wait.ended_ns, wait.thread);
+            let inside = |s: &Seen| {
+                s.waker.thread != thread && s.waker.ended_ns >= began && s.waker.began_ns <= ended
+            };
+            let last = object.wakes.iter().rposition(|s| inside(s) && s.left > 0);
+            let releases = last.filter(|_| wait.ending == Ending::Done);
+            for (i, seen) in object.wakes.iter_mut().enumerate() {
+                if !inside(seen) || releases.is_some_and(|r| i > r) {
+                    continue;
+                }
+                let to_ns = seen.waker.began_ns.clamp(from_ns, ended);
+                let held = holder.take().unwrap_or(match wait.pieces.is_empty() {
+                    true => Holder::Likely(seen.waker.thread),
+                    false => Holder::Unknown,
+                });
+                wait.pieces.push(Piece { from_ns, to_ns, by: Some(seen.waker), holder: held });
+                from_ns = to_ns;
+                if releases == Some(i) {
+                    seen.left = seen.left.saturating_sub(1);
+                    wait.released_by = Some(seen.waker);
+                }
+            }
+        }
+        if from_ns < wait.ended_ns || wait.pieces.is_empty() {
+            let holder = holder.unwrap_or(Holder::Unknown);
+            let (to_ns, by) = (wait.ended_ns, None);
+            wait.pieces.push(Piece { from_ns, to_ns, by, holder });
+        }
+        self.explained.waits += u64::from(counted);
+        self.explained.woken += u64::from(counted && wait.released_by.is_some());
+        wait
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wait(thread: u32, began_ns: u64, ended_ns: u64, ending: Ending) -> Wait {
+        let op = Op::FutexWait;
+        let stack = StackKey::default();
+        let (pieces, released_by) = (Vec::new(), None);
+        let (task, object, result) = (0, 64, 0);
+        Wait {
+            thread,
+            task,
+            op,
+            object,
+            began_ns,
+            ended_ns,
+            result,
+            ending,
+            stack,
+            pieces,
+            released_by,
+        }
+    }
+
+    fn waker(thread: u32, at: u64) -> Waker {
+        let (began_ns, ended_ns) = (at, at + 2);
+        Waker { thread, began_ns, ended_ns, stack: StackKey::default(), op: Op::FutexWake }
+    }
+
+    fn all(w: &mut Waits) -> Vec<Wait> {
+        w.settle(u64::MAX);
+        std::iter::from_fn(|| w.next_wait()).collect()
+    }
+
+    #[test]
+    fn a_wait_is_divided_at_every_wake() {
+        let mut w = Waits::new();
+        // Thread 9 waits from 100 to 400. At 200 thread 2 wakes somebody else, at 390 thread 3
+        // wakes thread 9, whose end is written before that wake is.
+        w.wake(64, 0, waker(1, 50));
+        w.wake(64, 0, waker(2, 200));
+        w.wait(wait(9, 100, 391, Ending::Done));
+        w.wake(64, 1, waker(3, 390));
+        let waits = all(&mut w);
+        let pieces: Vec<_> =
+            waits[0].pieces.iter().map(|p| (p.from_ns, p.to_ns, p.holder)).collect();
+        assert_eq!(
+            pieces,
+            [
+                (100, 200, Holder::Likely(2)),
+                (200, 390, Holder::Unknown),
+                (390, 391, Holder::Unknown),
+            ]
+        );
+        assert_eq!(waits[0].released_by.map(|r| r.thread), Some(3));
+        assert_eq!(w.explained(), Explained { waits: 1, woken: 1, unkept: 0 });
+        let (_, counts) = w.objects().next().unwrap();
+        assert_eq!((counts.waits, counts.wakes, counts.of_nobody), (1, 3, 2));
+    }
+
+    #[test]
+    fn a_wake_ends_as_many_waits_as_it_woke() {
+        let mut w = Waits::new();
+        w.wait(wait(8, 100, 203, Ending::Done));
+        w.wait(wait(9, 110, 205, Ending::Done));
+        w.wait(wait(7, 120, 207, Ending::Done));
+        w.wake(64, 2, waker(1, 200));
+        let by: Vec<_> = all(&mut w).iter().map(|w| (w.thread, w.released_by.is_some())).collect();
+        assert_eq!(by, [(8, true), (9, true), (7, false)]);
+        assert_eq!(w.explained(), Explained { waits: 3, woken: 2, unkept: 0 });
+    }
+
+    #[test]
+    fn what_was_not_woken_has_no_waker() {
+        let mut w = Waits::new();
+        w.wake(64, 1, waker(1, 150));
+        w.wait(wait(2, 100, 160, Ending::TimedOut));
+        w.wait(wait(3, 100, 101, Ending::AtOnce));
+        w.wait(wait(1, 100, 170, Ending::Done));
+        let waits = all(&mut w);
+        assert!(waits.iter().all(|w| w.released_by.is_none()), "{waits:#?}");
+        assert_eq!(w.explained(), Explained { waits: 1, woken: 0, unkept: 0 });
+        let (_, counts) = w.objects().next().unwrap();
+        assert_eq!((counts.at_once, counts.timeouts), (1, 1));
+    }
+
+    #[test]
+    fn a_lock_that_names_its_owner_makes_it_known() {
+        let mut w = Waits::new();
+        let lock = Wait { op: Op::MutexLock, result: 77, ..wait(5, 100, 300, Ending::Done) };
+        w.wait(lock);
+        w.wake(64, 0, Waker { op: Op::MutexUnlock, ..waker(6, 250) });
+        let waits = all(&mut w);
+        assert_eq!(waits[0].pieces[0].holder, Holder::Known(77));
+        assert_eq!(waits[0].released_by.map(|r| r.thread), Some(6));
+    }
+}
