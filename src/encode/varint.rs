@@ -48,6 +48,13 @@ fn spread(v: u64) -> u64 {
     (v & 0x007f_007f_007f_007f) | ((v & 0x3f80_3f80_3f80_3f80) << 1)
 }
 
+/// The value of the groups of a word: the seven low bits of each byte, taken together. The inverse
+/// of [`pack`] where the word has no bytes beyond the value's length.
+#[inline(always)]
+pub fn unpack(word: u64) -> u64 {
+    gather(word)
+}
+
 /// Takes the seven low bits of each byte together.
 #[cfg(all(target_arch = "x86_64", target_feature = "bmi2", not(miri)))]
 #[inline(always)]
@@ -162,6 +169,7 @@ mod tests {
                 let (word, m) = pack(v);
                 assert_eq!(m, n);
                 assert_eq!(&word.to_le_bytes()[..m], &a[..n]);
+                assert_eq!(unpack(word), v);
                 packed += 1;
             }
             assert_eq!(zigzag(unzigzag(v)), v);

@@ -28,6 +28,7 @@ use crate::event::Other;
 use crate::event::SiteEvent;
 use crate::event::Structural;
 use crate::event::Value;
+use crate::merge::Given;
 use crate::merge::Merge;
 use crate::open::OpenSpan;
 use crate::source::Source;
@@ -151,16 +152,22 @@ impl<'a> Timed<'a> {
     /// The tables that its ids belong to.
     #[inline]
     pub fn tables(&self) -> &'a Tables {
+        self.tables_at(self.decoder.merge.given().tables)
+    }
+
+    #[inline]
+    fn tables_at(&self, index: u32) -> &'a Tables {
         let session = self.session();
-        session.tables_at(self.decoder.merge.tables()).unwrap_or(session.blank())
+        session.tables_at(index).unwrap_or_else(|| session.blank())
     }
 
     /// What it says. Its values were checked before it was given out.
     #[inline]
     pub fn event(&self) -> Event<'a> {
-        let (kind, bytes) = (self.kind, self.bytes());
+        let Given { fields: bytes, steps, tables } = self.decoder.merge.given();
+        let kind = self.kind;
         if kind >= KIND_DYNAMIC
-            && let Some(site) = self.tables().site_at(self.decoder.merge.steps())
+            && let Some(site) = self.tables_at(tables).site_at(steps)
         {
             return Event::Site(SiteEvent { site, bytes });
         }
@@ -169,12 +176,6 @@ impl<'a> Timed<'a> {
             Some(event) => event,
             None => Event::Other(Other { kind, def: self.session().schema(kind), bytes }),
         }
-    }
-
-    /// From its fields to the end of its batch.
-    #[inline]
-    fn bytes(&self) -> &'a [u8] {
-        self.decoder.merge.fields()
     }
 
     /// The name of its kind: of a static kind its own, of a site that of its class.
@@ -216,7 +217,7 @@ impl<'a> Timed<'a> {
         match self.event() {
             Event::Site(s) => s.fields(),
             Event::Other(o) => o.fields(),
-            _ => Fields::new(FieldTypes::of_static(self.kind), self.bytes()),
+            _ => Fields::new(FieldTypes::of_static(self.kind), self.decoder.merge.given().fields),
         }
     }
 
@@ -268,8 +269,6 @@ pub struct Decoder {
     control_from: usize,
     control_offset: u64,
     damage: Damage,
-    /// An event was given out and its stream stands at it.
-    lent: bool,
     ending: bool,
     ended: bool,
 }
@@ -325,11 +324,7 @@ impl Decoder {
     /// Goes on to the next event, where one may be given out.
     #[inline(never)]
     fn next_event(&mut self) -> bool {
-        if std::mem::take(&mut self.lent) {
-            self.merge.advance(&self.session);
-        }
-        self.lent = self.merge.pick(&self.session);
-        self.lent
+        self.merge.go_on(&self.session)
     }
 
     fn next_ready(&mut self) -> Result<Option<Ready>, Error> {

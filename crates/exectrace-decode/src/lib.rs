@@ -43,6 +43,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod ahead;
 pub mod batch;
 pub mod clock;
 pub mod decoder;
@@ -57,6 +58,7 @@ mod source;
 mod structural;
 pub mod tables;
 pub mod text;
+mod tournament;
 pub mod validate;
 
 pub use crate::decoder::Control;

@@ -1,34 +1,38 @@
 //! Many streams of events to one order in time.
 //!
 //! A stream is a lane of a thread: its batches, in the order of their sequence. A tournament over
-//! the streams' next events names the one to give out. It keeps the winner of each pair, with its
-//! time, so that going up from a stream reads the other half of each pair at an address known
-//! beforehand; while a stream stays ahead of all others, one comparison is enough.
+//! the streams' next events names the one to give out; while a stream stays ahead of all others,
+//! one comparison is enough.
 //!
 //! 1. An event has a place in the tournament only after all its values were checked.
 //! 2. Events of a stream keep their order. At equal times the stream that was met first is first.
 //! 3. Held bytes are counted; the owner keeps them bounded.
 //! 4. Open spans are a lane's; the task and the last time are its thread's.
+//! 5. What was given out last stays where it is until the call after it: only then may its stream
+//!    look further ahead.
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::collections::VecDeque;
+use std::hint::select_unpredictable;
 
 use trace::encode::wire::HEADER_BYTES;
 use trace::encode::wire::Header;
 
+use crate::ahead::Reached;
+use crate::ahead::Window;
 use crate::batch::Batch;
 use crate::clock::Near;
 use crate::decoder::Stamp;
 use crate::error::Damage;
-use crate::open::Change;
 use crate::open::Open;
 use crate::open::OpenSpan;
 use crate::scan;
-use crate::shape;
-use crate::shape::Action;
-use crate::shape::Slot;
 use crate::tables::Session;
+use crate::tournament::NEVER;
+use crate::tournament::Place;
+use crate::tournament::TICKS_MAX;
+use crate::tournament::Tournament;
 
 /// A batch of events that waits for its turn.
 #[derive(Debug, Default)]
@@ -42,112 +46,28 @@ struct Held {
     body: Vec<u8>,
 }
 
-/// An event that was checked and waits for its turn.
-#[derive(Clone, Copy, Debug)]
-struct Ahead {
-    ticks: u64,
-    kind: u64,
-    /// Where it begins in the body.
-    at: u32,
-    /// Where its fields begin.
-    fields: u32,
-    /// As in [`Slot`].
-    steps: u32,
-    action: Action,
-}
-
-/// Events that a stream looks ahead. 32: so many at once that stepping over them is a loop of its
-/// own, which costs half of what a step between two turns of the tournament does.
-const AHEAD_MAX: usize = 32;
-
 /// A lane of a thread.
 #[derive(Debug)]
 struct Stream {
     track: u32,
     open: Open,
-    /// The next events; the one at `next` has its place in the tournament.
-    ahead: Vec<Ahead>,
-    next: usize,
-    /// Up to where the body was looked at, and the time there.
-    at: usize,
-    ticks: u64,
+    /// The next events; the first of them has its place in the tournament.
+    ahead: Window,
+    reached: Reached,
     held: Held,
     /// By sequence, then by offset: a late batch may come after younger ones.
     queue: BTreeMap<(u32, u64), Held>,
 }
 
-/// When a stream's next event is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place {
-    /// At most [`TICKS_MAX`]; above it where the stream has no next event.
-    ticks: u64,
-    stream: usize,
-}
-
-/// The last time that has an order: what is later comes out as the input has it.
-const TICKS_MAX: u64 = u64::MAX - 1;
-
-/// The place of a stream without a next event.
-const NOBODY: Place = Place { ticks: u64::MAX, stream: 0 };
-
-/// The winner of each pair, leaves from the middle on: those of pair n stand at 2n and 2n + 1.
-#[derive(Debug, Default)]
-struct Tournament {
-    nodes: Vec<Place>,
-}
-
-impl Tournament {
-    fn leaves(&self) -> usize {
-        self.nodes.len() / 2
-    }
-
-    /// Puts a stream's next event in; gives the winner and the earliest time of all others.
-    /// Which of a pair wins cannot be predicted, so it must not be a branch.
-    #[inline(always)]
-    fn set(&mut self, place: Place) -> (Place, u64) {
-        let mut at = self.leaves() + place.stream;
-        let (mut best, mut others) = (place, u64::MAX);
-        let (pairs, _) = self.nodes.as_chunks_mut::<2>();
-        while at > 1
-            && let Some(pair) = pairs.get_mut(at / 2)
-        {
-            let side = at & 1;
-            pair[side] = best;
-            let other = pair[side ^ 1];
-            others = others.min(other.ticks);
-            // The left one wins at equal times.
-            let wins = other.ticks < best.ticks.saturating_add(side as u64);
-            best.ticks = std::hint::select_unpredictable(wins, other.ticks, best.ticks);
-            best.stream = std::hint::select_unpredictable(wins, other.stream, best.stream);
-            at /= 2;
-        }
-        (best, others)
-    }
-
-    /// Makes room for one more stream.
-    fn grow(&mut self, streams: usize) {
-        let old = self.leaves();
-        if streams <= old {
-            return;
-        }
-        let leaves = streams.next_power_of_two().max(8);
-        let mut grown = Tournament { nodes: vec![NOBODY; leaves * 2] };
-        for place in &self.nodes[old..] {
-            if *place != NOBODY {
-                grown.set(*place);
-            }
-        }
-        self.nodes = grown.nodes;
-    }
-}
-
 /// What was given out last, but what its [`Stamp`] has.
 #[derive(Clone, Copy, Debug, Default)]
-struct Given {
-    stream: usize,
-    fields: usize,
-    steps: u32,
-    tables: u32,
+pub(crate) struct Given<'a> {
+    /// From its fields to the end of its batch.
+    pub(crate) fields: &'a [u8],
+    /// The steps of its kind, as a [`Meaning`](crate::shape::Meaning) has them.
+    pub(crate) steps: u32,
+    /// The index of its tables.
+    pub(crate) tables: u32,
 }
 
 #[derive(Debug, Default)]
@@ -164,10 +84,16 @@ pub(crate) struct Merge {
     tournament: Tournament,
     tracks: Vec<ThreadTrack>,
     by_thread: HashMap<u32, u32>,
-    /// The event to give out next. What the tournament has of its stream may be older.
-    lead: Place,
-    /// The earliest time of all streams but the leading one; 0 where that is not known.
-    others: u64,
+    /// What was given out last.
+    given: Turn,
+    /// Whose event is next, and when it is. The time is [`NEVER`] where there is none, and where
+    /// that stream must look further ahead first.
+    next: Place,
+    /// Before this time no stream has an event but the one that is next, of which the tournament
+    /// knows an older one. 0 where no such time is known.
+    bound: u64,
+    /// How often in a row that stream was first.
+    streak: u32,
     /// Events before this time may be given out.
     limit: u64,
     /// What `limit` is once `damages` were told.
@@ -178,12 +104,23 @@ pub(crate) struct Merge {
     latest: u64,
     events: u64,
     stamp: Stamp,
-    given: Given,
     held_bytes: usize,
     near: Near,
     spare: Vec<Vec<u8>>,
     damages: VecDeque<Damage>,
 }
+
+/// An event of a stream's window.
+#[derive(Clone, Copy, Debug, Default)]
+struct Turn {
+    stream: u32,
+    place: u32,
+}
+
+/// A stream that was first so often in a row is taken to stay first for a while: what comes after
+/// it is asked for, and from then on its events are compared with that alone. More than one, since
+/// where streams take turns singly this would be asked for in vain, and guessed wrong.
+const STREAK: u32 = 2;
 
 /// Buffers kept for the next batches: a bound, so that they do not add to a small input's memory.
 const SPARE_MAX: usize = 8;
@@ -191,55 +128,24 @@ const SPARE_MAX: usize = 8;
 impl Stream {
     fn begin(&mut self) {
         self.ahead.clear();
-        (self.next, self.at, self.ticks) = (0, 0, self.held.first_ticks);
+        self.reached = Reached { at: 0, ticks: self.held.first_ticks };
     }
 
-    /// Whether no event of its batch was given out.
-    fn is_fresh(&self) -> bool {
-        self.next == 0 && self.ahead.first().is_some_and(|a| a.at == 0)
-    }
-
-    /// Looks ahead over short events; `false` where the next one is none.
-    fn look(&mut self, session: &Session) -> bool {
-        self.ahead.clear();
-        self.next = 0;
-        let Some(mut rest) = self.held.body.get(self.at..) else { return false };
-        // Two bytes at least make an event, so that small batches take no more than their share.
-        self.ahead.reserve_exact(AHEAD_MAX.min(rest.len() / 2));
-        let Some(tables) = session.tables_at(self.held.tables) else { return false };
-        let slots = tables.slots();
-        let (mut at, mut ticks) = (self.at as u32, self.ticks);
-        while self.ahead.len() < AHEAD_MAX
-            && let Some(head) = shape::head(rest, slots)
-            && let Some(after) = rest.get(head.end as usize..)
-        {
-            ticks = ticks.saturating_add(head.delta);
-            let Slot { steps, action, .. } = head.slot;
-            let (kind, fields) = (head.kind, at + head.fields);
-            self.ahead.push(Ahead { ticks, kind, at, fields, steps, action });
-            at += head.end;
-            rest = after;
-        }
-        (self.at, self.ticks) = (at as usize, ticks);
-        !self.ahead.is_empty()
-    }
-
-    /// The same for one event of any size; `Some` where the rest of the batch cannot be read.
-    fn look_slow(&mut self, session: &Session) -> Option<Damage> {
-        let rest = self.held.body.get(self.at..).unwrap_or_default();
+    /// Looks at the next events; `Some` where the rest of the batch cannot be read.
+    fn look(&mut self, session: &Session) -> Option<Damage> {
         let tables = session.tables_at(self.held.tables)?;
+        self.ahead.look(&self.held.body, tables.slots(), &mut self.reached);
+        let rest = self.held.body.get(self.reached.at..)?;
+        if !self.ahead.is_empty() || rest.is_empty() {
+            return None;
+        }
         match scan::step_slow(session, tables, rest) {
             Ok((head, len)) => {
-                self.ticks = self.ticks.saturating_add(head.delta);
-                let (at, fields) = (self.at as u32, self.at as u32 + head.fields);
-                let Slot { steps, action, .. } = head.slot;
-                let (ticks, kind) = (self.ticks, head.kind);
-                self.ahead.push(Ahead { ticks, kind, at, fields, steps, action });
-                self.at += len;
+                self.ahead.put(&head, len, &mut self.reached);
                 None
             }
             Err(kind) => {
-                let offset = self.held.offset + (HEADER_BYTES + self.at) as u64;
+                let offset = self.held.offset + (HEADER_BYTES + self.reached.at) as u64;
                 Some(Damage { offset, len: rest.len() as u64, kind })
             }
         }
@@ -253,12 +159,6 @@ impl Stream {
         self.begin();
         if is_last { Err(old.body) } else { Ok(old.body) }
     }
-
-    /// The time of the next event, as the tournament has it.
-    #[inline(always)]
-    fn next_ticks(&self) -> u64 {
-        self.ahead.get(self.next).map_or(NOBODY.ticks, |a| a.ticks.min(TICKS_MAX))
-    }
 }
 
 impl Default for Merge {
@@ -269,15 +169,16 @@ impl Default for Merge {
             tournament: Tournament::default(),
             tracks: Vec::new(),
             by_thread: HashMap::new(),
-            lead: NOBODY,
-            others: 0,
+            given: Turn::default(),
+            next: Place { ticks: NEVER, stream: 0 },
+            bound: 0,
+            streak: 0,
             limit: 0,
             limit_after: 0,
             enough: 0,
             latest: 0,
             events: 0,
             stamp: Stamp::default(),
-            given: Given::default(),
             held_bytes: 0,
             near: Near::default(),
             spare: Vec::new(),
@@ -297,14 +198,15 @@ impl Merge {
         self.near = Near::default();
     }
 
-    /// Takes a batch of events.
+    /// Takes a batch of events, after [`Merge::go_on`] found none that may be given out: what is
+    /// next is known then.
     pub(crate) fn add(&mut self, session: &mut Session, batch: &Batch<'_>) {
         let tables = session.epoch(batch.header.epoch);
         let held = self.hold(batch, tables);
         let index = self.stream(&batch.header);
-        let Some(stream) = self.streams.get_mut(index) else { return };
-        let is_idle = stream.next_ticks() > TICKS_MAX;
-        if stream.is_fresh() && stream.held.sequence > held.sequence {
+        let Some(stream) = self.streams.get_mut(index as usize) else { return };
+        let is_idle = stream.ahead.is_empty();
+        if stream.ahead.is_at_start() && stream.held.sequence > held.sequence {
             let younger = std::mem::replace(&mut stream.held, held);
             stream.queue.insert((younger.sequence, younger.offset), younger);
             stream.begin();
@@ -314,11 +216,11 @@ impl Merge {
                 return;
             }
         }
-        if self.lead != NOBODY {
-            self.tournament.set(self.lead);
+        if self.next.ticks < NEVER {
+            self.put(self.next.stream);
         }
-        let ticks = self.look_ahead(session, index);
-        (self.lead, self.others) = (self.tournament.set(Place { ticks, stream: index }).0, 0);
+        self.look_ahead(session, index);
+        self.put(index);
     }
 
     fn hold(&mut self, batch: &Batch<'_>, tables: u32) -> Held {
@@ -341,62 +243,40 @@ impl Merge {
         }
     }
 
-    fn stream(&mut self, h: &Header) -> usize {
+    fn stream(&mut self, h: &Header) -> u32 {
         if let Some(index) = self.by_lane.get(&(h.thread, h.lane)) {
-            return *index as usize;
+            return *index;
         }
         let tracks = &mut self.tracks;
         let track = *self.by_thread.entry(h.thread).or_insert_with(|| {
             tracks.push(ThreadTrack::default());
             tracks.len() as u32 - 1
         });
-        let index = self.streams.len();
-        self.by_lane.insert((h.thread, h.lane), index as u32);
+        let index = self.streams.len() as u32;
+        self.by_lane.insert((h.thread, h.lane), index);
         self.streams.push(Stream {
             track,
             open: Open::default(),
             queue: BTreeMap::new(),
             held: Held::default(),
-            ahead: Vec::new(),
-            next: 0,
-            at: 0,
-            ticks: 0,
+            ahead: Window::default(),
+            reached: Reached::default(),
         });
         self.tournament.grow(self.streams.len());
         index
     }
 
-    /// Goes on from the event that was given out last, which is of the leading stream.
-    #[inline(always)]
-    pub(crate) fn advance(&mut self, session: &Session) {
-        let index = self.lead.stream;
-        let Some(stream) = self.streams.get_mut(index) else { return };
-        stream.next += 1;
-        let ticks = match stream.ahead.get(stream.next) {
-            Some(a) => a.ticks.min(TICKS_MAX),
-            None => self.look_ahead(session, index),
-        };
-        if ticks < self.others {
-            self.lead.ticks = ticks;
-            return;
-        }
-        let (winner, others) = self.tournament.set(Place { ticks, stream: index });
-        self.lead = winner;
-        self.others = std::hint::select_unpredictable(winner.stream == index, others, 0);
-    }
-
     /// Looks at the next events of a stream that has given out all that it had ahead.
     #[inline(never)]
-    fn look_ahead(&mut self, session: &Session, index: usize) -> u64 {
-        let Some(stream) = self.streams.get_mut(index) else { return NOBODY.ticks };
+    fn look_ahead(&mut self, session: &Session, index: u32) {
+        let Some(stream) = self.streams.get_mut(index as usize) else { return };
         loop {
-            if stream.look(session) {
-                return stream.next_ticks();
-            }
-            if stream.at < stream.held.body.len() {
-                let Some(damage) = stream.look_slow(session) else { return stream.next_ticks() };
+            if let Some(damage) = stream.look(session) {
                 self.damages.push_back(damage);
                 self.limit = 0;
+            }
+            if !stream.ahead.is_empty() {
+                return;
             }
             let next = stream.next_batch();
             let is_last = next.is_err();
@@ -409,7 +289,7 @@ impl Merge {
                 (self.limit, self.limit_after, self.enough) = (0, 0, 0);
             }
             if is_last {
-                return NOBODY.ticks;
+                return;
             }
         }
     }
@@ -421,7 +301,8 @@ impl Merge {
 
     /// Lets the oldest events out, until fewer than `enough` bytes are held.
     pub(crate) fn release_down_to(&mut self, enough: usize) {
-        (self.limit, self.limit_after, self.enough) = (u64::MAX, u64::MAX, enough);
+        self.release(u64::MAX);
+        self.enough = enough;
     }
 
     /// Notes a range of the input that could not be read.
@@ -439,49 +320,100 @@ impl Merge {
         damage
     }
 
-    /// Gives out the next event, where one may be: what it does to its thread is taken in.
+    /// Goes on to the next event, where one may be given out. Which one comes after it is found at
+    /// the same time: the processor need not wait for that before it goes on with this one.
     #[inline(always)]
-    pub(crate) fn pick(&mut self, session: &Session) -> bool {
-        if self.lead.ticks >= self.limit {
+    pub(crate) fn go_on(&mut self, session: &Session) -> bool {
+        if self.next.ticks >= self.limit && !self.settle(session) {
             return false;
         }
-        let Some(stream) = self.streams.get_mut(self.lead.stream) else { return false };
-        let Some(ahead) = stream.ahead.get(stream.next) else { return false };
+        let index = self.next.stream;
+        let Some(stream) = self.streams.get_mut(index as usize) else { return false };
         let Some(track) = self.tracks.get_mut(stream.track as usize) else { return false };
-        let ticks = ahead.ticks;
+        self.given = Turn { stream: index, place: stream.ahead.take() };
+        let [after, after_that] = stream.ahead.next();
+        let (held, event) = (&stream.held, stream.ahead.at(self.given.place));
+        let ticks = event.ticks;
         let ts_ns = session.clock().ns_near(ticks, &mut self.near).max(track.last_ns);
         track.last_ns = ts_ns;
         self.stamp = Stamp {
             ts_ns,
             ticks,
-            kind: ahead.kind,
-            offset: stream.held.offset + HEADER_BYTES as u64 + u64::from(ahead.at),
+            kind: event.kind,
+            offset: held.offset + HEADER_BYTES as u64 + u64::from(event.at),
             task: track.task,
-            thread: stream.held.thread,
+            thread: held.thread,
             depth: stream.open.depth(),
-            lane: stream.held.lane,
+            lane: held.lane,
             late: ticks < self.latest,
-        };
-        self.given = Given {
-            stream: self.lead.stream,
-            fields: ahead.fields as usize,
-            steps: ahead.steps,
-            tables: stream.held.tables,
         };
         self.latest = self.latest.max(ticks);
         self.events += 1;
-        let change = Change {
-            action: ahead.action,
-            kind: ahead.kind,
-            ticks,
-            tables: stream.held.tables,
-            fields: stream.held.body.get(ahead.fields as usize..).unwrap_or_default(),
-        };
-        stream.open.apply(change, &mut track.task);
+        stream.open.apply(event, held.tables, &held.body, &mut track.task);
+        match after < self.bound {
+            true => self.next.ticks = after,
+            false => self.turn(after, after_that),
+        }
         true
     }
 
-    /// The event that was picked.
+    /// Finds whose event is next, where the stream of the one that was goes on with events at
+    /// these times.
+    #[inline(never)]
+    fn turn(&mut self, after: u64, after_that: u64) {
+        let stream = self.next.stream;
+        if after > TICKS_MAX {
+            return self.turn_at_end(after_that);
+        }
+        self.next = match self.bound {
+            0 => self.tournament.go_on(stream, after_that),
+            _ => self.tournament.set(Place { ticks: after, stream }, after_that),
+        };
+        self.bound = 0;
+        self.streak = select_unpredictable(self.next.stream == stream, self.streak + 1, 0);
+        if self.streak == STREAK {
+            self.streak = 0;
+            self.bound = self.tournament.second(stream);
+        }
+    }
+
+    /// The same for a stream that must look further ahead first, or has come to the end of time.
+    #[cold]
+    fn turn_at_end(&mut self, after_that: u64) {
+        let stream = self.next.stream;
+        self.bound = 0;
+        match self.streams.get(stream as usize).is_none_or(|s| s.ahead.is_empty()) {
+            true => self.next.ticks = NEVER,
+            false => {
+                let place = Place { ticks: TICKS_MAX, stream };
+                self.next = self.tournament.set(place, after_that);
+            }
+        }
+    }
+
+    /// Makes sure of what is next, where its stream has given out all that it had ahead; tells
+    /// whether it may be given out.
+    #[inline(never)]
+    fn settle(&mut self, session: &Session) -> bool {
+        let stream = self.next.stream;
+        let is_done = |s: &Stream| s.held.body.is_empty();
+        if self.next.ticks == NEVER && !self.streams.get(stream as usize).is_none_or(is_done) {
+            self.look_ahead(session, stream);
+            self.put(stream);
+        }
+        self.next.ticks < self.limit
+    }
+
+    /// Gives a stream that has looked ahead its place in the tournament.
+    fn put(&mut self, stream: u32) {
+        let Some(window) = self.streams.get(stream as usize).map(|s| &s.ahead) else { return };
+        let [ticks, after] = window.next();
+        let ticks = if window.is_empty() { NEVER } else { ticks.min(TICKS_MAX) };
+        self.next = self.tournament.set(Place { ticks, stream }, after);
+        self.bound = 0;
+    }
+
+    /// The event that was given out last.
     #[inline(always)]
     pub(crate) fn stamp(&self) -> &Stamp {
         &self.stamp
@@ -489,26 +421,18 @@ impl Merge {
 
     /// The span that it ended.
     pub(crate) fn ended(&self) -> Option<OpenSpan> {
-        self.streams.get(self.given.stream)?.open.ended()
+        self.streams.get(self.given.stream as usize)?.open.ended()
     }
 
-    /// From its fields to the end of its batch.
+    /// What else is known of it.
     #[inline(always)]
-    pub(crate) fn fields(&self) -> &[u8] {
-        let stream = self.streams.get(self.given.stream);
-        stream.and_then(|s| s.held.body.get(self.given.fields..)).unwrap_or_default()
-    }
-
-    /// The steps of its kind, as a [`Slot`] has them.
-    #[inline(always)]
-    pub(crate) fn steps(&self) -> u32 {
-        self.given.steps
-    }
-
-    /// The index of its tables.
-    #[inline(always)]
-    pub(crate) fn tables(&self) -> u32 {
-        self.given.tables
+    pub(crate) fn given(&self) -> Given<'_> {
+        let Some(stream) = self.streams.get(self.given.stream as usize) else {
+            return Given::default();
+        };
+        let (held, event) = (&stream.held, stream.ahead.at(self.given.place));
+        let fields = held.body.get(event.fields as usize..).unwrap_or_default();
+        Given { fields, steps: event.meaning.steps, tables: held.tables }
     }
 
     /// How many events were given out, and the latest time of one.

@@ -10,7 +10,9 @@
 
 use trace::encode::field::List;
 use trace::encode::field::Reader;
+use trace::encode::varint;
 
+use crate::ahead::Ahead;
 use crate::shape::Action;
 
 /// Most open spans of a lane that are known by name. 4,096: a hundred times what a snapshot
@@ -33,16 +35,6 @@ struct Level {
     began: u64,
     tables: u32,
     began_known: bool,
-}
-
-/// An event that may change what is open.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Change<'a> {
-    pub(crate) action: Action,
-    pub(crate) kind: u64,
-    pub(crate) ticks: u64,
-    pub(crate) tables: u32,
-    pub(crate) fields: &'a [u8],
 }
 
 /// The open spans of a lane of a thread.
@@ -71,37 +63,46 @@ impl Open {
         Some(OpenSpan { kind, began: began_known.then_some(began), tables })
     }
 
-    /// Takes in an event, which may change the thread's task.
+    /// Takes in an event of this body, which may change the thread's task.
     #[inline(always)]
-    pub(crate) fn apply(&mut self, change: Change<'_>, task: &mut u64) {
-        let Change { action, kind, ticks: began, tables, .. } = change;
-        if action > Action::SpanEnd || self.deeper > 0 {
-            return self.apply_slow(change, task);
+    pub(crate) fn apply(&mut self, event: &Ahead, tables: u32, body: &[u8], task: &mut u64) {
+        let action = event.meaning.action;
+        if action == Action::TaskSwitch {
+            let fields = body.get(event.fields as usize..).unwrap_or_default();
+            *task = varint::read(fields).map_or(*task, |read| read.0);
+        } else if action > Action::SpanEnd {
+            return self.apply_slow(event, tables, body, task);
+        }
+        let begins = u64::from(action == Action::SpanBegin);
+        let ends = action == Action::SpanEnd;
+        if self.deeper > 0 {
+            self.deeper = self.deeper.saturating_add(begins) - u64::from(ends);
+            self.ended = false;
+            self.depth = clamped(self.deeper.saturating_add(self.count as u64));
+            return;
         }
         let Some(level) = self.levels.get_mut(self.count) else {
-            return self.apply_slow(change, task);
+            return self.apply_slow(event, tables, body, task);
         };
-        *level = Level { kind, began, tables, began_known: true };
-        self.ended = (action == Action::SpanEnd) & (self.count > 0);
-        self.count =
-            self.count + usize::from(action == Action::SpanBegin) - usize::from(self.ended);
+        *level = Level { kind: event.kind, began: event.ticks, tables, began_known: true };
+        self.ended = ends & (self.count > 0);
+        self.count = self.count + begins as usize - usize::from(self.ended);
         self.depth = self.count as u32;
     }
 
     #[inline(never)]
-    fn apply_slow(&mut self, change: Change<'_>, task: &mut u64) {
+    fn apply_slow(&mut self, event: &Ahead, tables: u32, body: &[u8], task: &mut u64) {
         self.ended = false;
         self.make_room();
         // A value that is not there cannot be: all were checked.
-        let _ = self.effect(change, task);
-        let depth = self.deeper.saturating_add(self.count as u64);
-        self.depth = u32::try_from(depth).unwrap_or(u32::MAX);
+        let _ = self.effect(event, tables, body, task);
+        self.depth = clamped(self.deeper.saturating_add(self.count as u64));
     }
 
-    fn effect(&mut self, change: Change<'_>, task: &mut u64) -> Option<()> {
-        let Change { action, kind, ticks: began, tables, fields } = change;
-        let mut r = Reader::new(fields);
-        match action {
+    fn effect(&mut self, event: &Ahead, tables: u32, body: &[u8], task: &mut u64) -> Option<()> {
+        let Ahead { kind, ticks: began, .. } = *event;
+        let mut r = Reader::new(body.get(event.fields as usize..)?);
+        match event.meaning.action {
             Action::None => {}
             Action::SpanBegin => {
                 self.begin(Level { kind, began, tables, began_known: true });
@@ -177,13 +178,20 @@ impl Open {
     }
 }
 
+fn clamped(depth: u64) -> u32 {
+    u32::try_from(depth).unwrap_or(u32::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shape::Meaning;
 
     fn apply(open: &mut Open, action: Action, kind: u64, ticks: u64, fields: &[u8]) -> u64 {
         let mut task = 0;
-        open.apply(Change { action, kind, ticks, tables: 0, fields }, &mut task);
+        let meaning = Meaning { steps: 0, action };
+        let event = Ahead { ticks, kind, meaning, at: 0, fields: 0 };
+        open.apply(&event, 0, fields, &mut task);
         task
     }
 

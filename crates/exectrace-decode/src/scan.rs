@@ -309,14 +309,14 @@ fn read_quick(read: &mut Read, slots: &[Slot], body: &[u8], counts: &mut Counts)
     let Some(mut rest) = body.get(read.bytes..) else { return };
     let (mut ticks, mut events) = (read.last_ticks, 0);
     let Some(near) = counts.near.get_mut(..slots.len()) else { return };
-    while let Some(head) = shape::head(rest, slots) {
-        let Some(after) = rest.get(head.end as usize..) else { break };
+    while let Some(short) = shape::short(rest, slots) {
+        let Some(after) = rest.get(short.end as usize..) else { break };
         rest = after;
-        ticks = ticks.saturating_add(head.delta);
+        ticks = ticks.saturating_add(short.delta);
         events += 1;
-        let count = &mut near[head.kind as usize];
+        let count = &mut near[short.kind as usize];
         if *count == 0 {
-            counts.met.push(head.kind as u32);
+            counts.met.push(short.kind);
         }
         *count += 1;
     }
@@ -333,7 +333,7 @@ pub(crate) fn step_slow(
     rest: &[u8],
 ) -> Result<(shape::Head, usize), DamageKind> {
     let mut head =
-        shape::head_slow(rest, |kind| tables.slot(kind)).ok_or(DamageKind::Event { kind: 0 })?;
+        shape::head(rest, |kind| tables.slot(kind)).ok_or(DamageKind::Event { kind: 0 })?;
     let end = end_slow(session, tables, rest, &mut head)?;
     Ok((head, end))
 }

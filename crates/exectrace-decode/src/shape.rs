@@ -45,13 +45,21 @@ pub(crate) struct Slot {
     /// `0x80 - n` in each byte, n the varints of the event with its kind and delta; zero in kinds
     /// of another form, so that the fast step never fits them.
     bias: u64,
-    /// One more than the index of its steps; 0 for a kind that nothing describes.
+    pub(crate) meaning: Meaning,
+}
+
+/// What a kind's events are. One word, so that it is copied as one.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(align(8))]
+pub(crate) struct Meaning {
+    /// One more than the index of the kind's steps; 0 for a kind that nothing describes.
     pub(crate) steps: u32,
     pub(crate) action: Action,
 }
 
 impl Slot {
-    pub(crate) const UNKNOWN: Slot = Slot { bias: 0, steps: 0, action: Action::None };
+    pub(crate) const UNKNOWN: Slot =
+        Slot { bias: 0, meaning: Meaning { steps: 0, action: Action::None } };
 }
 
 /// One stretch of an event's fields.
@@ -112,7 +120,7 @@ pub(crate) fn slot(steps: Option<&[Step]>, index: usize, action: Action) -> Slot
         _ => None,
     };
     let bias = fields.map_or(0, |n| (0x80 - (n + 2)) * ONES);
-    Slot { bias, steps: u32::try_from(index + 1).unwrap_or(0), action }
+    Slot { bias, meaning: Meaning { steps: u32::try_from(index + 1).unwrap_or(0), action } }
 }
 
 pub(crate) fn static_action(kind: u64) -> Action {
@@ -149,43 +157,104 @@ pub(crate) struct Head {
     pub(crate) delta: u64,
     /// Where the fields begin, from the start of the event.
     pub(crate) fields: u32,
-    /// Where the event ends, from its start; 0 where that takes a slow step.
-    pub(crate) end: u32,
-    pub(crate) slot: Slot,
+    pub(crate) meaning: Meaning,
 }
 
-/// Reads kind and delta of the event at the start of `rest`, and its end, where one word has it.
-/// `slots` are indexed by kind. `None` where a slow look is needed.
+/// A timed event that one word has.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Short<'s> {
+    /// An index into the slots.
+    pub(crate) kind: u32,
+    pub(crate) delta: u64,
+    /// Where the fields begin, from the start of the event.
+    pub(crate) fields: u32,
+    /// Where the event ends, from its start: 2 to 8.
+    pub(crate) end: u32,
+    pub(crate) slot: &'s Slot,
+}
+
+/// Kinds below this are two bytes at most: no other has a place in the slots of [`short`].
+pub(crate) const SHORT_KINDS: usize = 1 << 14;
+
+/// Reads the event at the start of `rest`, where one word has it. `slots` are indexed by kind, no
+/// more than [`SHORT_KINDS`] of them. `None` where a slow look is needed.
 #[inline(always)]
-pub(crate) fn head(rest: &[u8], slots: &[Slot]) -> Option<Head> {
+pub(crate) fn short<'s>(rest: &[u8], slots: &'s [Slot]) -> Option<Short<'s>> {
     let word = u64::from_le_bytes(*rest.first_chunk::<8>()?);
-    let ends = !word & CONTINUE;
-    let (kind, kind_bytes) = match word & 0x80 {
-        0 => (word & 0x7f, 1u32),
-        _ => (word & 0x7f | (word >> 1) & 0x3f80, 2),
-    };
+    let more = word as u32 >> 7 & 1;
+    // Two groups; and where these go on, so does the second's highest bit: no slot is that far out.
+    let kind = word as u32 & 0x7f | word as u32 >> 1 & 0x7f80 & more.wrapping_neg();
     let slot = slots.get(kind as usize)?;
     // Byte i of `upto` tells how many varints ended in bytes 0 to i.
-    let upto = (ends >> 7).wrapping_mul(ONES);
+    let upto = ((!word & CONTINUE) >> 7).wrapping_mul(ONES);
     let ended = upto.wrapping_add(slot.bias) & CONTINUE;
     if ended == 0 {
         return None;
     }
-    let end = (ended.trailing_zeros() >> 3) + 1;
-    // The delta is the last varint: it begins where the one before it has ended.
+    let end_bit = ended.trailing_zeros();
+    // The delta is the last varint: it begins where the one before it has ended, and that is
+    // before the last byte, since each event has a kind.
     let before = upto.wrapping_add(slot.bias + ONES) & CONTINUE;
-    let begin = (before.trailing_zeros() & !7) + 8;
-    let (delta, _) = varint::read(&(word.wrapping_shr(begin)).to_le_bytes())?;
-    Some(Head { kind, delta, fields: kind_bytes, end, slot: *slot })
+    let begin = before.trailing_zeros() + 1;
+    let above = 63 - end_bit;
+    let delta = varint::unpack((word << above) >> ((above + begin) & 63));
+    Some(Short { kind, delta, fields: more + 1, end: (end_bit >> 3) + 1, slot })
 }
 
 /// The kind of an event of any size. Where its fields end, its delta stands.
 #[inline(never)]
-pub(crate) fn head_slow(rest: &[u8], find: impl Fn(u64) -> Slot) -> Option<Head> {
+pub(crate) fn head(rest: &[u8], find: impl Fn(u64) -> Slot) -> Option<Head> {
     let mut r = Reader::new(rest);
     let kind = r.varint()?;
     let fields = (rest.len() - r.rest().len()) as u32;
-    Some(Head { kind, delta: 0, fields, end: 0, slot: find(kind) })
+    Some(Head { kind, delta: 0, fields, meaning: find(kind).meaning })
 }
 
 const _: () = assert!(schema::Kind::TaskEnd as u64 + 1 < trace::encode::wire::KIND_DYNAMIC);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What short events say against plain reading, value by value.
+    #[test]
+    fn a_short_event_is_what_plain_reading_finds() {
+        let mut slots = vec![Slot::UNKNOWN; SHORT_KINDS];
+        let forms = |kind: u64| match kind {
+            // Kinds with slots of one byte, of two, and such as a longer kind's low bits name.
+            1..8 | 120..140 | 16_000.. => Some((kind % 7) as u32),
+            _ => None,
+        };
+        for (kind, slot) in slots.iter_mut().enumerate() {
+            let Some(n) = forms(kind as u64) else { continue };
+            let steps: &[Step] = if n == 0 { &[] } else { &[Step::Varints(n)] };
+            *slot = super::slot(Some(steps), kind, Action::None);
+        }
+        let (mut x, mut met, mut far) = (88_172_645_463_325_252_u64, [0; 9], 0);
+        for turn in 0..300_000 {
+            x ^= x << 13;
+            x ^= x >> 7;
+            x ^= x << 17;
+            // Any bytes, few that go on, many that do, and kinds of three bytes.
+            let more = [x, x & x >> 3, x | x >> 5, 0x8080][turn % 4] & CONTINUE;
+            let mut bytes = (x.rotate_left(29) & !CONTINUE | more).to_le_bytes().to_vec();
+            bytes[0] = bytes[0] & 0x80 | [3, 5, 2, 7, 0x7b][turn % 5];
+            bytes[1] = bytes[1] & 0x80 | [0, 1, 0x7d][turn % 3];
+            bytes.extend([1; 8]);
+            let mut r = Reader::new(&bytes);
+            let kind = r.varint().unwrap();
+            far += u64::from(kind >= SHORT_KINDS as u64 || r.rest().len() < 14);
+            let fields = bytes.len() - r.rest().len();
+            let Some(short) = short(&bytes, &slots) else { continue };
+            assert_eq!(u64::from(short.kind), kind, "{bytes:x?}");
+            for _ in 0..forms(kind).unwrap() {
+                r.varint().unwrap();
+            }
+            assert_eq!(short.fields as usize, fields);
+            assert_eq!(Some(short.delta), r.varint(), "{bytes:x?}");
+            assert_eq!(short.end as usize, bytes.len() - r.rest().len());
+            met[short.end as usize] += 1;
+        }
+        assert!(met[2..].iter().all(|n| *n > 100) && far > 10_000, "{met:?} {far}");
+    }
+}

@@ -24,6 +24,7 @@ use crate::clock::Clock;
 use crate::event::FieldTypes;
 use crate::event::Structural;
 use crate::shape;
+use crate::shape::Meaning;
 use crate::shape::Slot;
 use crate::shape::Step;
 
@@ -274,7 +275,7 @@ impl Tables {
 
     #[inline]
     pub(crate) fn site_of(&self, slot: Slot) -> Option<&Site> {
-        self.site_at(slot.steps)
+        self.site_at(slot.meaning.steps)
     }
 
     /// The site with these steps, as its [`Slot`] has them.
@@ -312,7 +313,7 @@ impl Tables {
 
     #[inline]
     pub(crate) fn slots(&self) -> &[Slot] {
-        &self.slots
+        &self.slots[..self.slots.len().min(shape::SHORT_KINDS)]
     }
 
     pub(crate) fn slot(&self, kind: u64) -> Slot {
@@ -378,7 +379,7 @@ impl Tables {
 
     fn site_index(&self, kind: u64) -> Option<usize> {
         match usize::try_from(kind).ok().and_then(|k| self.slots.get(k)) {
-            Some(slot) => (slot.steps as usize).checked_sub(1),
+            Some(slot) => (slot.meaning.steps as usize).checked_sub(1),
             None => self.sparse.get(&kind).map(|i| *i as usize),
         }
     }
@@ -477,8 +478,8 @@ impl Schemas {
         self.defs.iter().find(|d| d.kind == kind)
     }
 
-    fn steps(&self, slot: Slot) -> Option<&[Step]> {
-        let index = (slot.steps as usize).checked_sub(1)?;
+    fn steps(&self, meaning: Meaning) -> Option<&[Step]> {
+        let index = (meaning.steps as usize).checked_sub(1)?;
         match index.checked_sub(OWN) {
             None => OWN_KINDS.steps.get(index).map(|s| &**s),
             Some(i) => self.defs.get(i)?.steps.as_deref(),
@@ -774,8 +775,8 @@ impl Session {
         head: &shape::Head,
     ) -> Option<&'a [Step]> {
         match head.kind < KIND_DYNAMIC {
-            true => self.schemas.steps(head.slot),
-            false => tables.site_of(head.slot)?.steps.as_deref(),
+            true => self.schemas.steps(head.meaning),
+            false => tables.site_at(head.meaning.steps)?.steps.as_deref(),
         }
     }
 

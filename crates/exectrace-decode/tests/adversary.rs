@@ -354,6 +354,48 @@ fn kinds_far_apart() {
     });
 }
 
+/// Kinds of three bytes and more, of which the first two alone name another kind.
+#[test]
+fn a_long_kind_is_not_the_short_one_that_it_begins_like() {
+    let far = [HIT, 1 << 14 | HIT, 1 << 21 | HIT, 1 << 40 | HIT];
+    let mut t = begin(7);
+    t.definitions(|d| {
+        for kind in &far[1..] {
+            d.define(*kind, Class::Instant, 1, &[("n", ty::U64)]);
+        }
+    });
+    t.events(2, 20, |e| {
+        for kind in far {
+            e.site(kind, 1, &[Field::U64(5)]);
+        }
+        // As long without need: 64 with a group of zeros.
+        e.raw(&[0xc0, 0x80, 0x00, 5, 1]);
+    });
+    t.end(100);
+    let (mut d, mut kinds) = (trace_decode::Decoder::new(), Vec::new());
+    d.push(&t.bytes);
+    d.finish();
+    while let Some(item) = d.next_item().unwrap() {
+        if let trace_decode::Item::Event(e) = item {
+            assert_eq!(e.site().map(|s| s.kind), Some(e.kind));
+            assert_eq!(e.fields().next().map(|f| f.1), Some(trace_decode::Value::U64(5)));
+            kinds.push(e.kind);
+        }
+    }
+    assert_eq!(kinds, [far[0], far[1], far[2], far[3], HIT]);
+    let (mut scan, mut counts) = (trace_decode::Scan::new(), Vec::new());
+    scan.push(&t.bytes);
+    scan.finish();
+    while let Some(item) = scan.next_item().unwrap() {
+        if let trace_decode::ScanItem::Batch(b) = item
+            && b.is_events()
+        {
+            counts.extend_from_slice(b.counts);
+        }
+    }
+    assert_eq!(counts, [(far[0], 2), (far[1], 1), (far[2], 1), (far[3], 1)]);
+}
+
 #[test]
 fn sites_below_the_first_dynamic_kind_are_none() {
     let v = damages(&["kind"], 1, |t| {
