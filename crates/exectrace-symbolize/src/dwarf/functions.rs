@@ -4,6 +4,8 @@
 //! an address of it is asked for. Nothing here calls itself: a nest of inlined functions is as deep
 //! as the file says.
 
+use std::collections::BinaryHeap;
+
 use gimli::AttributeValue;
 use gimli::Range;
 use gimli::UnitOffset;
@@ -75,17 +77,28 @@ pub struct Inlined {
     pub call_file: Option<u64>,
     /// The line of the call; 0 where that is not known.
     pub call_line: u32,
+    /// The inlined function around it, as its number in the tree.
+    around: Option<u32>,
 }
 
 /// What is inlined into a function.
 #[derive(Debug, Default)]
 pub struct Tree {
     all: Vec<Inlined>,
-    /// Sorted by depth, then by address.
-    ranges: Vec<InlinedRange>,
+    /// By where they begin; none overlaps another one.
+    stretches: Vec<Stretch>,
 }
 
-#[derive(Clone, Copy, Debug)]
+/// Code with the innermost function that is inlined there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stretch {
+    begin: u64,
+    end: u64,
+    index: u32,
+}
+
+/// A range of an inlined function as the file has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct InlinedRange {
     depth: u32,
     index: u32,
@@ -99,8 +112,9 @@ impl Tree {
         let mut tree = Tree::default();
         let mut entries = unit.entries_raw(Some(UnitOffset(entry)))?;
         let top = entries.next_depth();
-        // Depths in the tree of entries of the inlined functions that are open.
-        let mut open: Vec<isize> = Vec::new();
+        // The inlined functions that are open: their depths in the tree of entries, their numbers.
+        let mut open: Vec<(isize, u32)> = Vec::new();
+        let mut ranges = Vec::new();
         // Below a function within the function, which is listed by itself.
         let mut apart: Option<isize> = None;
         let mut first = true;
@@ -111,7 +125,7 @@ impl Tree {
             }
             let Some(abbreviation) = entries.read_abbreviation()? else { continue };
             work.spend(abbreviation.attributes().len() as u64)?;
-            while open.last().is_some_and(|d| *d >= depth) {
+            while open.last().is_some_and(|(d, _)| *d >= depth) {
                 open.pop();
             }
             apart = apart.filter(|d| *d < depth);
@@ -122,7 +136,8 @@ impl Tree {
                 entries.skip_attributes(abbreviation.attributes())?;
                 continue;
             }
-            let mut inlined = Inlined { entry: place, call_file: None, call_line: 0 };
+            let around = open.last().map(|(_, index)| *index);
+            let mut inlined = Inlined { entry: place, call_file: None, call_line: 0, around };
             let mut code = Code::default();
             for spec in abbreviation.attributes() {
                 let attribute = entries.read_attribute(*spec)?;
@@ -139,56 +154,69 @@ impl Tree {
                     (name, value) => code.note(unit, name, value)?,
                 }
             }
-            tree.add(unit, inlined, open.len(), &code)?;
-            open.push(depth);
+            let (index, nest) = (tree.all.len() as u32, open.len() as u32);
+            open.push((depth, index));
+            tree.all.push(inlined);
+            code.for_each(unit, |Range { begin, end }| {
+                ranges.push(InlinedRange { depth: nest, index, begin, end });
+                match ranges.len() > RANGES_MAX {
+                    true => Err(Error::TooMany("inlined functions")),
+                    false => Ok(()),
+                }
+            })?;
         }
-        tree.ranges.sort_unstable_by_key(|r| (r.depth, r.begin, r.index));
+        tree.stretches = innermost(ranges);
         Ok(tree)
     }
 
-    fn add(
-        &mut self,
-        unit: UnitRef<'_>,
-        inlined: Inlined,
-        depth: usize,
-        code: &Code,
-    ) -> Result<()> {
-        let (depth, index) = (depth as u32, self.all.len() as u32);
-        code.for_each(unit, |Range { begin, end }| {
-            self.ranges.push(InlinedRange { depth, index, begin, end });
-            match self.ranges.len() > RANGES_MAX {
-                true => Err(Error::TooMany("inlined functions")),
-                false => Ok(()),
-            }
-        })?;
-        self.all.push(inlined);
-        Ok(())
-    }
-
-    /// The functions that are inlined at an address, the outermost first.
+    /// The functions that are inlined at an address, the innermost first.
     pub fn at(&self, address: u64) -> Result<Vec<Inlined>> {
+        let above = self.stretches.partition_point(|s| s.begin <= address);
+        let stretch = above.checked_sub(1).map(|i| self.stretches[i]);
+        let mut next = stretch.filter(|s| address < s.end).map(|s| s.index);
         let mut out = Vec::new();
-        let mut rest = &self.ranges[..];
-        loop {
-            let depth = out.len() as u32;
-            let above = rest.partition_point(|r| (r.depth, r.begin) <= (depth, address));
-            let Some(range) = above.checked_sub(1).and_then(|i| rest.get(i)) else { break };
-            if range.depth != depth || address >= range.end {
-                break;
-            }
+        while let Some(inlined) = next.and_then(|index| self.all.get(index as usize)) {
             if out.len() >= NEST_MAX {
                 return Err(Error::TooMany("functions inlined at one address"));
             }
-            out.push(self.all[range.index as usize]);
-            rest = &rest[above..];
+            out.push(*inlined);
+            next = inlined.around;
         }
         Ok(out)
     }
 
     /// Bytes of memory that it takes, about.
     pub fn cost(&self) -> usize {
-        size_of_val(&self.all[..]) + size_of_val(&self.ranges[..]) + size_of::<Tree>()
+        size_of_val(&self.all[..]) + size_of_val(&self.stretches[..]) + size_of::<Tree>()
     }
+}
+
+/// The deepest range at every address. A range need not lie within that of the function around it:
+/// compilers move code that is seldom run to another place, and early versions of the format have
+/// but one range for a function.
+fn innermost(mut ranges: Vec<InlinedRange>) -> Vec<Stretch> {
+    ranges.sort_unstable_by_key(|r| (r.begin, r.index));
+    let mut points: Vec<u64> = ranges.iter().flat_map(|r| [r.begin, r.end]).collect();
+    points.sort_unstable();
+    points.dedup();
+    let mut out: Vec<Stretch> = Vec::new();
+    let mut here: BinaryHeap<InlinedRange> = BinaryHeap::new();
+    let mut ranges = ranges.into_iter().peekable();
+    for pair in points.windows(2) {
+        let (begin, end) = (pair[0], pair[1]);
+        while let Some(range) = ranges.next_if(|r| r.begin == begin) {
+            here.push(range);
+        }
+        while here.peek().is_some_and(|r| r.end <= begin) {
+            here.pop();
+        }
+        let Some(deepest) = here.peek() else { continue };
+        match out.last_mut() {
+            Some(last) if last.end == begin && last.index == deepest.index => last.end = end,
+            _ => out.push(Stretch { begin, end, index: deepest.index }),
+        }
+    }
+    out
 }
 
 /// The addresses of an entry, as its attributes have them.
@@ -218,9 +246,9 @@ impl Code {
         Ok(())
     }
 
-    /// Whether nothing was said.
-    pub fn is_nowhere(&self) -> bool {
-        self.low.is_none() && self.ranges.is_none()
+    /// Whether there is a list of ranges.
+    pub fn is_listed(&self) -> bool {
+        self.ranges.is_some()
     }
 
     /// Calls `f` with each range that is not empty.
@@ -245,5 +273,39 @@ impl Code {
             Some(end) if begin < end => f(Range { begin, end }),
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_deepest_range_at_every_address() {
+        let range = |depth, index, begin, end| InlinedRange { depth, index, begin, end };
+        let stretches = innermost(vec![
+            range(0, 0, 10, 20),
+            range(1, 1, 12, 14),
+            // Beyond the function around it.
+            range(2, 2, 18, 25),
+            range(1, 3, 14, 16),
+            range(0, 0, 30, 31),
+        ]);
+        let at = |address: u64| {
+            let found = stretches.iter().find(|s| s.begin <= address && address < s.end);
+            found.map(|s| s.index)
+        };
+        let want = |address| match address {
+            12..14 => Some(1),
+            14..16 => Some(3),
+            18..25 => Some(2),
+            10..20 | 30 => Some(0),
+            _ => None,
+        };
+        for address in 0..40 {
+            assert_eq!(at(address), want(address), "{address}");
+        }
+        assert!(stretches.windows(2).all(|w| w[0].end <= w[1].begin));
+        assert_eq!(innermost(Vec::new()), []);
     }
 }

@@ -136,7 +136,7 @@ pub struct Dwarf {
     broken: Option<Error>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct UnitRange {
     begin: u64,
     end: u64,
@@ -218,6 +218,7 @@ impl Dwarf {
 
     fn index(&mut self) -> Result<Vec<UnitRange>> {
         let mut out: Vec<UnitRange> = Vec::new();
+        let mut listed = Vec::new();
         let mut headers = self.sections.units();
         let mut last: Option<(gimli::DebugAbbrevOffset<u64>, Arc<Abbreviations>)> = None;
         while let Some(header) = headers.next()? {
@@ -237,12 +238,18 @@ impl Dwarf {
                 gimli::Unit::new_with_abbreviations(&self.sections, header, known)
             });
             match made {
-                Ok(mut unit) => self.add_ranges(&mut unit, place, &mut out)?,
+                Ok(mut unit) => {
+                    if self.add_ranges(&mut unit, place, &mut out)? {
+                        listed.push(place);
+                    }
+                }
                 // One broken unit costs that one; an allowance that is used up ends all.
                 Err(_) => self.work.spend(1)?,
             }
         }
+        self.add_table(&listed, &mut out)?;
         out.sort_unstable_by_key(|r| (r.begin, u64::MAX - r.end, r.unit));
+        out.dedup();
         let mut reach = 0;
         for range in &mut out {
             reach = range.end.max(reach);
@@ -251,12 +258,13 @@ impl Dwarf {
         Ok(out)
     }
 
+    /// Adds where the code of a unit is; whether it has a list of that, and not only an extent.
     fn add_ranges(
         &self,
         unit: &mut gimli::Unit<PartReader>,
         place: u64,
         out: &mut Vec<UnitRange>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let mut add = |begin, end| {
             if is_code(&self.code, begin) {
                 out.push(UnitRange { begin, end, unit: place, reach: 0 });
@@ -264,13 +272,39 @@ impl Dwarf {
             if out.len() > RANGES_MAX { Err(Error::TooMany("units")) } else { Ok(()) }
         };
         let of = UnitRef::new(&self.sections, unit);
+        let mut is_somewhere = false;
         let code = root_code(of, &self.work)?;
-        code.for_each(of, |range| add(range.begin, range.end))?;
-        // Some assemblers say nothing of where code is but in the lines.
-        if code.is_nowhere()
-            && let Ok(Some(lines)) = Lines::of(unit, |at| is_code(&self.code, at))
-        {
+        code.for_each(of, |range| {
+            is_somewhere = true;
+            add(range.begin, range.end)
+        })?;
+        // Some assemblers, and compilers for early versions, say nothing of where the code of a
+        // unit is but in its lines.
+        if !is_somewhere && let Ok(Some(lines)) = Lines::of(unit, |at| is_code(&self.code, at)) {
             lines.ranges().try_for_each(|(begin, end)| add(begin, end))?;
+        }
+        Ok(code.is_listed())
+    }
+
+    /// Adds what the table of addresses says of units without a list: in early versions of the
+    /// format, their extent leaves out what stands apart.
+    fn add_table(&self, listed: &[u64], out: &mut Vec<UnitRange>) -> Result<()> {
+        let mut headers = self.sections.debug_aranges.headers();
+        while let Ok(Some(header)) = headers.next() {
+            let DebugInfoOffset(unit) = header.debug_info_offset();
+            if listed.binary_search(&unit).is_ok() {
+                continue;
+            }
+            let mut entries = header.entries();
+            while let Ok(Some(entry)) = entries.next() {
+                let gimli::Range { begin, end } = entry.range();
+                if begin < end && is_code(&self.code, begin) {
+                    out.push(UnitRange { begin, end, unit, reach: 0 });
+                }
+                if out.len() > RANGES_MAX {
+                    return Err(Error::TooMany("units"));
+                }
+            }
         }
         Ok(())
     }
@@ -388,7 +422,7 @@ impl Dwarf {
         self.grew(unit, cost);
         let mut out = Vec::with_capacity(inlined.len() + 1);
         let (mut file, mut line) = self.place(unit, innermost);
-        for Inlined { entry, call_file, call_line } in inlined.into_iter().rev() {
+        for Inlined { entry, call_file, call_line, .. } in inlined {
             let function = self.name(unit, entry);
             let call = call_file.map(|file| Place { file, line: call_line });
             let (call_file, _) = self.place(unit, call);
