@@ -87,26 +87,46 @@ struct Live {
 }
 
 /// Follows the tasks of a trace.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Tasks {
     /// The names that tasks have.
     pub names: Names,
     keeps_runs: bool,
+    live_max: usize,
     live: HashMap<u64, Live>,
     current: HashMap<u32, Current>,
     beyond: u64,
     ends_unknown: u64,
 }
 
+impl Default for Tasks {
+    fn default() -> Self {
+        Tasks::new()
+    }
+}
+
 impl Tasks {
     /// Without the threads of each task.
     pub fn new() -> Tasks {
-        Tasks::default()
+        Tasks {
+            names: Names::default(),
+            keeps_runs: false,
+            live_max: LIVE_MAX,
+            live: HashMap::new(),
+            current: HashMap::new(),
+            beyond: 0,
+            ends_unknown: 0,
+        }
     }
 
     /// With the threads of each task.
     pub fn with_runs() -> Tasks {
-        Tasks { keeps_runs: true, ..Tasks::default() }
+        Tasks { keeps_runs: true, ..Tasks::new() }
+    }
+
+    /// The same, following fewer tasks at one moment than [`LIVE_MAX`].
+    pub fn at_most(self, live_max: usize) -> Tasks {
+        Tasks { live_max: live_max.min(LIVE_MAX), ..self }
     }
 
     /// Tasks that began while as many as are followed were alive.
@@ -196,7 +216,7 @@ impl Tasks {
 
     /// The task with this id, which is followed from here on where it was not.
     fn known(&mut self, id: u64) -> Option<&mut Live> {
-        if self.live.len() >= LIVE_MAX && !self.live.contains_key(&id) {
+        if self.live.len() >= self.live_max && !self.live.contains_key(&id) {
             return None;
         }
         let task = Task {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use trace::encode::field::ty;
 use trace::encode::schema;
 use trace::encode::schema::Class;
 use trace_analyze::Latencies;
@@ -14,9 +15,13 @@ use trace_analyze::Spans;
 use trace_analyze::Task;
 use trace_analyze::Tasks;
 use trace_analyze::names::NAMES_MAX;
+use trace_analyze::spans::OPEN_MAX;
 use trace_decode::Decoder;
 use trace_decode::Item;
+use trace_decode::Structural;
+use trace_testkit::Field;
 use trace_testkit::TraceBuilder;
+use trace_testkit::sample;
 use trace_testkit::work;
 
 const US: u64 = 1_000;
@@ -27,6 +32,7 @@ struct Followed {
     spans: BTreeMap<String, Vec<Span>>,
     tasks: BTreeMap<String, Vec<Task>>,
     ends_unknown: (u64, u64),
+    beyond: (u64, u64),
     events: u64,
 }
 
@@ -36,8 +42,12 @@ fn name(names: &Names, id: trace_analyze::NameId) -> String {
 }
 
 fn follow(bytes: &[u8]) -> Followed {
-    let (mut decoder, mut spans, mut tasks) =
-        (Decoder::new(), Spans::default(), Tasks::with_runs());
+    follow_by(bytes, Tasks::with_runs())
+}
+
+/// The same, whatever the input is; `tasks` as they are to be followed.
+fn follow_by(bytes: &[u8], mut tasks: Tasks) -> Followed {
+    let (mut decoder, mut spans) = (Decoder::new(), Spans::default());
     let (mut by_span, mut by_task) = (BTreeMap::new(), BTreeMap::new());
     let mut events = 0;
     decoder.push(bytes);
@@ -48,7 +58,7 @@ fn follow(bytes: &[u8]) -> Followed {
     let mut task = |names: &Names, task: Task| {
         by_task.entry(name(names, task.name)).or_insert_with(Vec::new).push(task);
     };
-    while let Some(item) = decoder.next_item().unwrap() {
+    while let Ok(Some(item)) = decoder.next_item() {
         match item {
             Item::SessionBegin(_) => {
                 spans.begin_session();
@@ -63,12 +73,17 @@ fn follow(bytes: &[u8]) -> Followed {
                 spans.end_session(&mut span);
                 tasks.end_session(session.duration_ns(), &mut task);
             }
-            Item::Damage(damage) => panic!("{damage}"),
+            Item::Control(control) => {
+                if let Structural::TaskState(state) = control.event() {
+                    tasks.state(control.session(), &state);
+                }
+            }
             _ => {}
         }
     }
     let ends_unknown = (spans.ends_unknown(), tasks.ends_unknown());
-    Followed { spans: by_span, tasks: by_task, ends_unknown, events }
+    let beyond = (spans.too_deep(), tasks.beyond());
+    Followed { spans: by_span, tasks: by_task, ends_unknown, beyond, events }
 }
 
 fn lengths(spans: &[Span]) -> Vec<u64> {
@@ -222,4 +237,105 @@ fn a_prefix_has_a_part_of_it_and_nothing_else() {
         }
     }
     assert!(seen > 20, "{seen}");
+}
+
+#[test]
+fn tasks_and_spans_beyond_the_limits_are_counted() {
+    let mut t = TraceBuilder::new(8);
+    t.session(0, 1_000_000_000);
+    t.definitions(|d| {
+        d.string(1, "job").string(2, "deep");
+        d.define(64, Class::Task, 1, &[("task", ty::TASK), ("parent", ty::TASK)]);
+        d.define(65, Class::Span, 2, &[]);
+    });
+    let deep = OPEN_MAX as u64 + 7;
+    t.events(1, 0, |e| {
+        for id in 1..=15 {
+            e.site(64, 1, &[Field::U64(id), Field::U64(0)]);
+        }
+        for id in 1..=15 {
+            e.timed(1, |w, d| schema::TaskEnd::put(w, d, id));
+        }
+        // There is room again.
+        e.site(64, 1, &[Field::U64(16), Field::U64(0)]);
+        e.timed(5, |w, d| schema::TaskEnd::put(w, d, 16));
+        for _ in 0..deep {
+            e.site(65, 1, &[]);
+        }
+        for _ in 0..deep {
+            e.timed(1, schema::SpanEnd::put);
+        }
+    });
+    t.end(100_000);
+    let found = follow_by(&t.bytes, Tasks::new().at_most(10));
+    let ids: Vec<u64> = found.tasks["job"].iter().map(|task| task.id).collect();
+    assert_eq!(ids, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 16]);
+    assert_eq!((found.beyond.1, found.ends_unknown.1), (5, 5));
+    assert_eq!(found.spans["deep"].len(), OPEN_MAX);
+    assert_eq!((found.beyond.0, found.ends_unknown.0), (7, 0));
+    // The outermost one had all others in it: 2 * deep - 1 ns, of which 2 are its own.
+    let outermost = found.spans["deep"].last().unwrap();
+    assert_eq!((outermost.duration_ns(), outermost.self_ns), (Some(2 * deep - 1), 2));
+}
+
+#[test]
+fn tasks_of_snapshots_and_of_threads_that_end() {
+    let mut t = TraceBuilder::new(9);
+    t.session(0, 1_000_000_000);
+    t.definitions(|d| {
+        d.string(1, "job");
+        d.define(64, Class::Task, 1, &[("task", ty::TASK), ("parent", ty::TASK)]);
+    });
+    t.control(|c| {
+        c.put(|w| schema::TaskState::put(w, 7, 3, 64, 5));
+    });
+    t.events(1, 10, |e| {
+        e.timed(10, |w, d| schema::State::put(w, d, 7, &[], 0));
+        e.timed(30, schema::ThreadEnd::put);
+    });
+    t.events(2, 10, |e| {
+        e.timed(20, |w, d| schema::TaskSwitch::put(w, d, 7));
+        e.timed(30, |w, d| schema::TaskSwitch::put(w, d, 9));
+        // It still works for 9 when that one ends, and for nothing that is known afterwards.
+        e.timed(10, |w, d| schema::TaskEnd::put(w, d, 9));
+        e.timed(10, |w, d| schema::State::put(w, d, 9, &[], 0));
+        e.timed(10, |w, d| schema::TaskEnd::put(w, d, 7));
+    });
+    t.end(1_000);
+    let found = follow(&t.bytes);
+    let [seven] = &found.tasks["job"][..] else { panic!("one job") };
+    assert_eq!((seven.id, seven.parent, seven.began_ns, seven.ended_ns), (7, 3, Some(5), Some(90)));
+    // From 20 to 50 on thread 1, from 30 to 60 on thread 2.
+    let runs: Vec<(u32, u64)> = seven.runs.iter().map(|r| (r.thread, r.entered_ns)).collect();
+    assert_eq!((runs, seven.entered_ns), (vec![(1, 30), (2, 30)], 60));
+    let [nine] = &found.tasks["?"][..] else { panic!("one without a name") };
+    assert_eq!((nine.id, nine.began_ns, nine.ended_ns, nine.entered_ns), (9, None, Some(70), 10));
+}
+
+#[test]
+fn no_input_makes_it_panic_or_tell_of_more_than_there_was() {
+    let samples = [sample::hostile(), sample::small(), work::work()];
+    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+    let (mut checked, mut told) = (0, 0);
+    for sample in &samples {
+        let plain = sample::unsealed(sample);
+        for round in 0..600 {
+            let mut changed = plain.clone();
+            for _ in 0..round % 12 {
+                seed ^= seed << 13;
+                seed ^= seed >> 7;
+                seed ^= seed << 17;
+                let at = (seed >> 8) as usize % changed.len();
+                changed[at] = seed as u8;
+            }
+            let found = follow(&sample::sealed_from(&changed));
+            let spans: usize = found.spans.values().map(Vec::len).sum();
+            let tasks: usize = found.tasks.values().map(Vec::len).sum();
+            // A State event may open as many spans as it lists, each a byte at least.
+            assert!(spans <= changed.len() && tasks as u64 <= 2 * found.events, "{round}");
+            told += spans + tasks;
+            checked += 1;
+        }
+    }
+    assert!(checked == 1800 && told > 10_000, "{checked} {told}");
 }

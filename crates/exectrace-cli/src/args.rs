@@ -15,7 +15,15 @@ Examples:
   exectrace events --stacks --kind log trace.bin
   exectrace events --json trace.bin | jq -c 'select(.kind == \"SpanEnd\")'
   exectrace threads trace.bin                  who ran, who made whom
+  exectrace spans trace.bin                    where time went, by name
+  exectrace tasks --name request trace.bin     the slowest requests, and where they ran
+  exectrace logs --grep error --from 1.2s trace.bin
+  exectrace stacks trace.bin                   where events came from, most frequent first
   zcat trace.bin.gz | exectrace stat -         from standard input
+
+Tables take the width of the terminal, or of COLUMNS; in a file or a pipe nothing is cut. A read
+of more than a second has a bar on standard error, where that is a terminal and standard output is
+no pipe, behind which a pager may own the terminal. NO_COLOR is respected.
 
 Exit status: 0 the trace is complete; 2 it is damaged or has no end mark; 1 nothing could be read.";
 

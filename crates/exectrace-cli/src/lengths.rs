@@ -113,6 +113,9 @@ pub fn name_text(name: &Name, id: NameId) -> String {
 /// Where the first place with a name stands.
 pub fn place_text(name: &Name) -> String {
     let mut text = safe(&name.file);
+    if text.is_empty() {
+        return text;
+    }
     if name.line > 0 {
         text.push_str(&format!(":{}", name.line));
     }

@@ -171,10 +171,12 @@ impl Out {
 
 /// The width that a person has asked for by `COLUMNS`, or that the terminal has.
 fn width(is_terminal: bool) -> Option<usize> {
-    let asked = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
-    let own = || Some(usize::from(terminal_size::terminal_size()?.0.0));
-    let width = asked.filter(|width| *width > 0);
-    width.or_else(|| is_terminal.then(own).flatten()).map(|width| width.max(WIDTH_MIN))
+    // A terminal that does not know its size says 0.
+    let is_width = |width: &usize| *width > 0;
+    let asked: Option<usize> = std::env::var("COLUMNS").ok().and_then(|text| text.parse().ok());
+    let own = || Some(usize::from(terminal_size::terminal_size()?.0.0)).filter(is_width);
+    let width = asked.filter(is_width).or_else(|| is_terminal.then(own).flatten());
+    width.map(|width| width.max(WIDTH_MIN))
 }
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::time::Duration;
 use std::time::Instant;
 
+use indicatif::BinaryBytes;
 use indicatif::ProgressBar;
 use indicatif::ProgressDrawTarget;
 use indicatif::ProgressStyle;
@@ -23,9 +24,9 @@ const AFTER: Duration = Duration::from_secs(1);
 /// How often it is drawn anew: often enough to look alive, too seldom to cost anything.
 const EVERY: Duration = Duration::from_millis(100);
 
-const OF_FILE: &str =
-    "{spinner} reading {bytes} of {total_bytes} [{bar:30}] {bytes_per_sec}, {eta}";
-const OF_STREAM: &str = "{spinner} reading {bytes}, {bytes_per_sec}";
+/// The bar takes what room the terminal has.
+const OF_FILE: &str = "{spinner} reading [{wide_bar}] {msg}";
+const OF_STREAM: &str = "{spinner} reading {msg}";
 
 /// The bar, or what keeps it from being drawn.
 #[derive(Debug)]
@@ -45,22 +46,26 @@ impl Progress {
 
     /// So many bytes were read, of so many where that is known.
     pub fn update(&mut self, bytes: u64, total: Option<u64>) {
-        if let Some(bar) = &self.bar {
-            return bar.set_position(bytes);
+        let elapsed = self.began.elapsed();
+        if self.bar.is_none() {
+            if !self.may_draw || elapsed < AFTER {
+                return;
+            }
+            // Hidden until it knows what to say: a bar begins with what it says for good.
+            let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden());
+            let template = if total.is_some() { OF_FILE } else { OF_STREAM };
+            if let Ok(style) = ProgressStyle::with_template(template) {
+                bar.set_style(style.progress_chars("#>-").tick_chars("|/-\\ "));
+            }
+            self.bar = Some(bar);
         }
-        if !self.may_draw || self.began.elapsed() < AFTER {
-            return;
-        }
-        let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr_with_hz(10));
-        let template = if total.is_some() { OF_FILE } else { OF_STREAM };
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style.progress_chars("#>-").tick_chars("|/-\\ "));
-        }
-        // So that speed and time left count from the beginning of the read.
-        let bar = bar.with_elapsed(self.began.elapsed());
+        let Some(bar) = &self.bar else { return };
+        bar.set_message(message(bytes, total, elapsed));
         bar.set_position(bytes);
-        bar.enable_steady_tick(EVERY);
-        self.bar = Some(bar);
+        if bar.is_hidden() {
+            bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(10));
+            bar.enable_steady_tick(EVERY);
+        }
     }
 
     /// Whether a bar stands on the terminal.
@@ -91,9 +96,37 @@ impl Drop for Progress {
     }
 }
 
+/// How much was read, how fast, and how long the rest takes at that speed.
+fn message(bytes: u64, total: Option<u64>, elapsed: Duration) -> String {
+    let a_second = (bytes as f64 / elapsed.as_secs_f64().max(0.001)) as u64;
+    let speed = format!("{}/s", BinaryBytes(a_second));
+    let Some(total) = total else { return format!("{}, {speed}", BinaryBytes(bytes)) };
+    // A file that grows while it is read has more than it had.
+    let left = total.saturating_sub(bytes).checked_div(a_second).unwrap_or(0);
+    let of = BinaryBytes(total.max(bytes));
+    format!("{} of {of}, {speed}, {left} s left", BinaryBytes(bytes))
+}
+
 /// Whether standard output goes to another program; where that cannot be told, it may.
 fn is_pipe() -> bool {
     let kind = |file: File| Some(file.metadata().ok()?.file_type());
     let own = io::stdout().as_fd().try_clone_to_owned().ok();
     own.and_then(|fd| kind(File::from(fd))).is_none_or(|t| t.is_fifo() || t.is_socket())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_bar_says() {
+        let mib = |n: u64| n << 20;
+        let second = Duration::from_secs(1);
+        assert_eq!(message(mib(64), None, second), "64.00 MiB, 64.00 MiB/s");
+        let of = message(mib(100), Some(mib(300)), 2 * second);
+        assert_eq!(of, "100.00 MiB of 300.00 MiB, 50.00 MiB/s, 4 s left");
+        let grown = message(mib(3), Some(mib(2)), second);
+        assert_eq!(grown, "3.00 MiB of 3.00 MiB, 3.00 MiB/s, 0 s left");
+        assert_eq!(message(0, Some(5), Duration::ZERO), "0 B of 5 B, 0 B/s, 0 s left");
+    }
 }

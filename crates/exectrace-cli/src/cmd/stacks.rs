@@ -220,7 +220,10 @@ impl Printer<'_> {
         }
         let (events, distinct) =
             (counted(counts.events, "event"), counted(distinct as u64, "stack"));
-        line.push_str(&format!("{events} with a stack, {distinct}\n"));
+        match counts.events {
+            0 => line.push_str("no event with a stack\n"),
+            _ => line.push_str(&format!("{events} with a stack, {distinct}\n")),
+        }
         out.styled(Style::Dim, &line)
     }
 
