@@ -320,6 +320,7 @@ impl<'a> Table<'a> {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+    use std::cell::Cell;
     use std::collections::HashSet;
 
     struct Bare<'a>(&'a [u64]);
@@ -423,6 +424,60 @@ mod tests {
         assert!(tags.len() as u64 >= n - n / 1000, "{} tags of {n}", tags.len());
         // Thrown at random, 100,000 keys take about 83,000 of 262,144 slots.
         assert!(slots.len() as u64 > n * 4 / 5, "{} slots of {n}", slots.len());
+    }
+
+    /// A key that counts how often it was compared.
+    struct Counted<'a>(Bare<'a>, &'a Cell<u64>);
+
+    impl Key for Counted<'_> {
+        fn meta(&self) -> u32 {
+            self.0.meta()
+        }
+        fn words(&self) -> usize {
+            self.0.words()
+        }
+        unsafe fn equals(&self, words: &[AtomicU64]) -> bool {
+            self.1.set(self.1.get() + 1);
+            // SAFETY: the caller's duty is the same.
+            unsafe { self.0.equals(words) }
+        }
+        fn store(&self, words: &[AtomicU64]) {
+            self.0.store(words);
+        }
+    }
+
+    /// Keys that all have one hash, made by someone who knows the numbers: a look-up tries so many
+    /// slots and no more, and keys of other hashes are found. Under numbers that nobody knows they
+    /// are as good as any.
+    #[test]
+    fn keys_that_collide() {
+        let n = if cfg!(miri) { 200 } else { 100_000u64 };
+        let known = Keys::new(1);
+        // The inverse of an odd number modulo 2^64, by doubling the bits that are right.
+        let odd = known.0[1];
+        let inverse =
+            (0..6).fold(odd, |x, _| x.wrapping_mul(2u64.wrapping_sub(odd.wrapping_mul(x))));
+        assert_eq!(inverse.wrapping_mul(odd), 1);
+        let made = |i: u64| {
+            let first = 0x5555_0000_1000 + 16 * i;
+            let rest = 0x1234_5678u64.wrapping_sub(known.step(0, first));
+            [first, rest.wrapping_mul(inverse)]
+        };
+        let made: Vec<[u64; 2]> = (0..n).map(made).collect();
+        for (keys, fit) in [(&known, PROBES_MAX as u64), (&Keys::new(2), n)] {
+            let hash = |k: &[u64]| Keys::finish(keys.sum(k.iter().copied()), k.len() as u32);
+            let (slots, words) = (zeroed(slots_for(n as u32 + 1)), zeroed(n as usize * 3 + 9));
+            let t = Table::new(&slots, &words, n as u32 + 1);
+            let compared = Cell::new(0);
+            let id = |k: &[u64]| t.id(&Counted(Bare(k), &compared), hash(k), |_| true);
+            let kept = made.iter().filter(|k| id(&k[..]) != 0).count() as u64;
+            assert_eq!((kept, t.is_full()), (fit, fit < n));
+            let most = if fit < n { n * (PROBES_MAX as u64 + 1) } else { n / 100 };
+            assert!(compared.get() <= most, "{} comparisons", compared.get());
+            let other = id(&[1, 2, 3]);
+            assert!(other != 0 && id(&[1, 2, 3]) == other);
+            assert!(made.iter().take(fit as usize).zip(1..).all(|(k, first)| id(&k[..]) == first));
+        }
     }
 
     #[test]
