@@ -131,7 +131,7 @@ fn branch(bits: u64, left: u32) {
 fn a_million_stacks() {
     let _alone = support::alone();
     let _watch = support::watch("a_million_stacks", 120);
-    let depth = if support::multiplier() > 1 { 20 } else { 18 };
+    let depth = 20;
     let out = Capture::default();
     let before = support::rss_kib();
     Config::new()
