@@ -90,8 +90,10 @@ fn sp() -> usize {
 /// The lowest address of the calling thread's stack, above its guard.
 fn stack_low() -> usize {
     let mut attr = MaybeUninit::<libc::pthread_attr_t>::uninit();
+    // SAFETY: no arguments, cannot fail.
+    let me = unsafe { libc::pthread_self() };
     // SAFETY: the calling thread, and a place for its attributes.
-    let asked = unsafe { libc::pthread_getattr_np(libc::pthread_self(), attr.as_mut_ptr()) };
+    let asked = unsafe { libc::pthread_getattr_np(me, attr.as_mut_ptr()) };
     assert_eq!(asked, 0);
     let (mut low, mut size) = (std::ptr::null_mut(), 0);
     // SAFETY: filled in above; both places are valid.
@@ -200,18 +202,19 @@ fn grow_the_first_stack() {
 }
 
 /// A coroutine: made by the C library, resumed and left by exchanging contexts.
+#[derive(Clone, Copy)]
 struct Coroutine {
-    own: Box<libc::ucontext_t>,
-    caller: Box<libc::ucontext_t>,
-    stack: Box<[u8]>,
+    /// Both contexts, and its stack, are there for the life of the process.
+    own: *mut libc::ucontext_t,
+    caller: *mut libc::ucontext_t,
 }
 
 thread_local! {
     /// The coroutine that the thread runs.
-    static RUNS: Cell<*mut Coroutine> = const { Cell::new(std::ptr::null_mut()) };
+    static RUNS: Cell<Option<Coroutine>> = const { Cell::new(None) };
 }
 
-// SAFETY: its pointers are to its own boxes; one thread at a time resumes it.
+// SAFETY: nothing else points to its contexts; one thread at a time resumes it.
 unsafe impl Send for Coroutine {}
 
 const STEPS: u64 = 40;
@@ -229,37 +232,34 @@ extern "C" fn steps() {
 /// Goes back to who resumed the calling coroutine.
 #[inline(never)]
 fn leave() {
-    let c = RUNS.get();
-    // SAFETY: the one that runs here, whose owner waits in `resume`.
-    let (own, caller) = unsafe { (&raw mut *(*c).own, &raw const *(*c).caller) };
+    let c = RUNS.get().expect("a coroutine");
     // SAFETY: both contexts are filled in; the caller's is that of `resume`.
-    assert_eq!(unsafe { libc::swapcontext(own, caller) }, 0);
+    assert_eq!(unsafe { libc::swapcontext(c.own, c.caller) }, 0);
 }
 
 impl Coroutine {
     fn new() -> Coroutine {
-        let zeroed = || -> Box<libc::ucontext_t> {
+        let context = || {
             // SAFETY: plain numbers and pointers.
-            Box::new(unsafe { std::mem::zeroed() })
+            let zeroed: libc::ucontext_t = unsafe { std::mem::zeroed() };
+            Box::leak(Box::new(zeroed))
         };
-        let (mut own, caller) = (zeroed(), zeroed());
-        let mut stack = vec![0u8; 256 << 10].into_boxed_slice();
+        let (own, caller) = (context(), context());
+        let stack = Box::leak(vec![0u8; 256 << 10].into_boxed_slice());
         // SAFETY: a valid place.
-        assert_eq!(unsafe { libc::getcontext(&mut *own) }, 0);
+        assert_eq!(unsafe { libc::getcontext(own) }, 0);
         own.uc_stack.ss_sp = stack.as_mut_ptr().cast();
         own.uc_stack.ss_size = stack.len();
-        // SAFETY: filled in, with a stack that lives as long; `steps` never returns.
-        unsafe { libc::makecontext(&mut *own, steps, 0) };
-        Coroutine { own, caller, stack }
+        // SAFETY: filled in, with a stack that is never freed; `steps` never returns.
+        unsafe { libc::makecontext(own, steps, 0) };
+        Coroutine { own, caller }
     }
 
     #[inline(never)]
-    fn resume(&mut self) {
-        RUNS.set(self);
-        let (own, caller) = (&raw const *self.own, &raw mut *self.caller);
+    fn resume(&self) {
+        RUNS.set(Some(*self));
         // SAFETY: both contexts are filled in, by `new` or where the coroutine left.
-        assert_eq!(unsafe { libc::swapcontext(caller, own) }, 0);
-        black_box(&self.stack);
+        assert_eq!(unsafe { libc::swapcontext(self.caller, self.own) }, 0);
     }
 }
 
@@ -269,15 +269,16 @@ impl Coroutine {
 fn coroutines_that_move_between_threads() {
     alone("coroutines_that_move_between_threads", 60, || {
         const THREADS: u64 = 3;
-        let mut all: Vec<Coroutine> = (0..8).map(|_| Coroutine::new()).collect();
+        let all: Vec<Coroutine> = (0..8).map(|_| Coroutine::new()).collect();
         let mut tids = Vec::new();
         let seen = record(Config::new(), || {
             for round in 0..THREADS * 4 {
                 std::thread::scope(|s| {
-                    let run = || {
+                    let all = all.clone();
+                    let run = move || {
                         // Threads of a few events, and some that have asked for their bounds.
                         (0..round * 100).for_each(|n| emit(1000 + n));
-                        all.iter_mut().for_each(|c| {
+                        all.iter().for_each(|c| {
                             emit(5000);
                             c.resume();
                             emit(6000);
@@ -308,7 +309,7 @@ fn coroutines_that_move_between_threads() {
 }
 
 // A function with a frame, interrupted at a known place by a signal of its own.
-global_asm!(".globl edge_trap", "edge_trap:", "push rbp", "mov rbp, rsp", "int3", "pop rbp", "ret",);
+global_asm!(".globl edge_trap", "edge_trap: push rbp", "mov rbp, rsp", "int3", "pop rbp", "ret");
 
 unsafe extern "C" {
     fn edge_trap();
@@ -320,6 +321,13 @@ unsafe extern "C" {
     static EMITS_FIRST: u8;
     #[link_name = "__stop_emits_edge"]
     static EMITS_END: u8;
+}
+
+/// The addresses of a section.
+fn part(first: *const u8, end: *const u8) -> std::ops::Range<u64> {
+    let part = first.addr() as u64..end.addr() as u64;
+    assert!(!part.is_empty());
+    part
 }
 
 #[inline(never)]
@@ -347,7 +355,7 @@ fn through_the_frame_of_a_signal() {
             println!("skipped: optimised handlers may have no frame of their own");
             return;
         }
-        let calls = (&raw const CALLS_FIRST).addr() as u64..(&raw const CALLS_END).addr() as u64;
+        let calls = part(&raw const CALLS_FIRST, &raw const CALLS_END);
         let handler = on_trap as *const () as u64;
         for s in &seen {
             let at = s.frames.iter().position(|f| calls.contains(f)).expect("the interrupted one");
@@ -398,8 +406,7 @@ fn eight_threads_are_first_with_the_same_stacks() {
                 });
             });
             assert_eq!(seen.len(), THREADS << BITS);
-            let emits =
-                (&raw const EMITS_FIRST).addr() as u64..(&raw const EMITS_END).addr() as u64;
+            let emits = part(&raw const EMITS_FIRST, &raw const EMITS_END);
             let mut frames: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
             let mut ids: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
             for s in &seen {
@@ -415,7 +422,7 @@ fn eight_threads_are_first_with_the_same_stacks() {
             let distinct: BTreeSet<&Vec<u64>> = frames.values().collect();
             assert_eq!(distinct.len(), 1 << BITS, "each number has a stack of its own");
             let most = ids.values().map(BTreeSet::len).max().unwrap();
-            // Its outermost frames are of two places in the test, and it may be captured by two paths.
+            // Its outermost frames are of two places in the test, and it is captured by two paths.
             assert!(most <= 4 * THREADS, "{most} ids of one stack");
         }
     });
