@@ -8,8 +8,8 @@ use std::process::Stdio;
 
 use made::*;
 
-/// What a terminal is given by a command line in which `FEED` is a trace that comes slowly, in three
-/// pieces within more than a second, and `TRACE` is the command; `None` without `script`.
+/// What a terminal is given by a command line in which `FEED` is a trace that comes slowly, in
+/// three pieces within more than a second, and `TRACE` the command; `None` without `script`.
 fn on_terminal(line: &str, file: &File, term: &str) -> Option<String> {
     let size = std::fs::metadata(&file.0).unwrap().len();
     let (path, third) = (file.path(), size / 3);

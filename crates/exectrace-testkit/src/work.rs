@@ -111,7 +111,14 @@ fn definitions(t: &mut TraceBuilder) {
 /// The trace.
 pub fn work() -> TraceBuilder {
     let mut t = TraceBuilder::new(0x3011_0001);
-    t.session(START, 1_000_000_000);
+    // Without descriptions of the static kinds: the trace is the same when there are more of them.
+    let mut first = Body::default();
+    first.put(|w| {
+        let (recorder, program, arch) = ("testkit".into(), "by hand".into(), "none".into());
+        let rate = 1_000_000_000;
+        schema::Session::put(w, 1, recorder, 0, rate, 1, START, 4711, program, arch, 1)
+    });
+    t.batch(1, 0, 0, &first);
     t.control(|c| {
         c.clock(START, 50_000, 1_700_000_000_000_000_000);
     });
