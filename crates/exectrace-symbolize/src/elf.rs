@@ -41,9 +41,12 @@ const SYMBOLS_MAX: u64 = 32 << 20;
 /// Most bytes of a section in memory, packed or not. Only compressed ones are held in memory.
 const SECTION_BYTES_MAX: u64 = 2 << 30;
 
-/// Most that compressed data may grow: zlib cannot do more than 1,032-fold, and debug information
-/// does not come near that.
-const GROWTH_MAX: u64 = 1_100;
+/// Most that a compressed section may grow, where it is no small one: debug information shrinks to
+/// a third, and what is compressed a thousandfold is made to fill the memory.
+const GROWTH_MAX: u64 = 64;
+
+/// Bytes of a small one.
+const SMALL_BYTES: u64 = 8 << 20;
 
 /// An open file of the ELF format.
 pub struct Elf {
@@ -297,7 +300,8 @@ impl Elf {
         };
         let size = size.ok_or_else(short)?;
         let len = section.len.checked_sub(skip).ok_or_else(short)?;
-        if len.max(size) > SECTION_BYTES_MAX || size > len.saturating_mul(GROWTH_MAX) {
+        let growth = len.saturating_mul(GROWTH_MAX).max(SMALL_BYTES);
+        if len.max(size) > SECTION_BYTES_MAX || size > growth {
             return Err(format!("{size} bytes are too many"));
         }
         let mut packed = vec![0; len as usize];

@@ -9,7 +9,7 @@ use crate::content::Content;
 use crate::elf::Elf;
 
 /// Bytes of a packed symbol table, unpacked. Distributions' largest have a few million.
-const MINI_BYTES_MAX: u64 = 256 << 20;
+const MINI_BYTES_MAX: u64 = 64 << 20;
 
 /// Memory for unpacking it, in KiB: twice what the packer takes at its highest level.
 const UNPACK_KIB_MAX: u32 = 128 << 10;

@@ -55,7 +55,7 @@ impl Image {
             Some(dwarf) => {
                 let mut dwarf = dwarf.borrow_mut();
                 let found = dwarf.frames(address);
-                let trouble = dwarf.trouble().or_else(|| found.as_ref().err().cloned());
+                let trouble = found.as_ref().err().cloned().or_else(|| dwarf.trouble());
                 if let (Some(why), Status::Found(s)) = (trouble, &mut *self.status.borrow_mut()) {
                     s.partial.get_or_insert(why);
                 }

@@ -62,8 +62,14 @@ const UNITS_MAX: usize = 4 << 20;
 /// several units, one of them is enough.
 const COVERING_MAX: usize = 8;
 
-/// Work that every operation may do whatever the size of the file.
-const WORK_MIN: u64 = 16 << 20;
+/// Work that every operation may do whatever the size of the file: a fraction of a second.
+const WORK_MIN: u64 = 4 << 20;
+
+/// Work for each byte of the file beside that. Reading all of it once takes less than a quarter.
+const WORK_A_BYTE: u64 = 8;
+
+/// Operations that may use up their allowance; then the file is given up.
+const TOO_MUCH_MAX: u32 = 4;
 
 /// Why something is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,6 +140,8 @@ pub struct Dwarf {
     split: Split,
     /// The first unit or line table that was broken.
     broken: Option<Error>,
+    /// Operations that used up their allowance.
+    too_much: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,10 +173,10 @@ impl Dwarf {
     ) -> std::result::Result<Dwarf, String> {
         let work = Rc::new(Work::default());
         let mut sections = load(elf, &work, false)?;
-        let mut work_max = WORK_MIN + 8 * elf.len();
+        let mut work_max = WORK_MIN + WORK_A_BYTE * elf.len();
         if let Some(alt) = alt {
             sections.set_sup(load(alt, &work, false)?);
-            work_max += 8 * alt.len();
+            work_max += WORK_A_BYTE * alt.len();
         }
         let number = memory.files.get();
         memory.files.set(number + 1);
@@ -184,6 +192,7 @@ impl Dwarf {
             sections,
             split,
             broken: None,
+            too_much: 0,
         };
         let index = dwarf.guarded(Dwarf::index)?;
         dwarf.ranges = index;
@@ -201,7 +210,8 @@ impl Dwarf {
         &mut self,
         work: impl FnOnce(&mut Dwarf) -> Result<T>,
     ) -> std::result::Result<T, String> {
-        self.work.allow(self.work_max);
+        let given_up = self.too_much >= TOO_MUCH_MAX;
+        self.work.allow(if given_up { 0 } else { self.work_max });
         let done = catch_unwind(AssertUnwindSafe(|| work(self)));
         match (done, self.work.trouble()) {
             (Ok(Ok(done)), _) => Ok(done),
@@ -209,6 +219,7 @@ impl Dwarf {
                 Err("it cannot be read, or was changed while it was read".to_owned())
             }
             (Ok(Err(Error::Form(_))), Some(Trouble::TooMuch)) => {
+                self.too_much += 1;
                 Err("its debug information is larger than its size explains".to_owned())
             }
             (Ok(Err(error)), _) => Err(format!("debug information: {error}")),
@@ -221,7 +232,17 @@ impl Dwarf {
         let mut listed = Vec::new();
         let mut headers = self.sections.units();
         let mut last: Option<(gimli::DebugAbbrevOffset<u64>, Arc<Abbreviations>)> = None;
-        while let Some(header) = headers.next()? {
+        loop {
+            let header = match headers.next() {
+                Ok(Some(header)) => header,
+                Ok(None) => break,
+                // What stands before it can be read.
+                Err(error) => {
+                    self.work.spend(1)?;
+                    self.broken = Some(error.into());
+                    break;
+                }
+            };
             let Some(DebugInfoOffset(place)) = header.debug_info_offset() else { continue };
             self.names.add_unit(place)?;
             match header.type_() {
@@ -238,13 +259,13 @@ impl Dwarf {
                 gimli::Unit::new_with_abbreviations(&self.sections, header, known)
             });
             match made {
-                Ok(mut unit) => {
-                    if self.add_ranges(&mut unit, place, &mut out)? {
-                        listed.push(place);
-                    }
-                }
-                // One broken unit costs that one; an allowance that is used up ends all.
-                Err(_) => self.work.spend(1)?,
+                Ok(mut unit) => match self.add_ranges(&mut unit, place, &mut out) {
+                    Ok(true) => listed.push(place),
+                    Ok(false) => {}
+                    Err(Error::Form(error)) => self.skip_unit(error)?,
+                    Err(error) => return Err(error),
+                },
+                Err(error) => self.skip_unit(error)?,
             }
         }
         self.add_table(&listed, &mut out)?;
@@ -256,6 +277,12 @@ impl Dwarf {
             range.reach = reach;
         }
         Ok(out)
+    }
+
+    /// One broken unit costs that one; an allowance that is used up ends all.
+    fn skip_unit(&mut self, error: gimli::Error) -> Result<()> {
+        self.broken.get_or_insert(error.into());
+        Ok(self.work.spend(1)?)
     }
 
     /// Adds where the code of a unit is; whether it has a list of that, and not only an extent.
@@ -380,7 +407,7 @@ impl Dwarf {
             }
             Err(error) => {
                 self.refused.put(place, error, 64);
-                self.broken.get_or_insert(error);
+                self.note::<()>(error);
                 Err(error)
             }
         }
@@ -472,9 +499,12 @@ impl Dwarf {
         missing.or_else(|| self.broken.map(|error| format!("a part is broken: {error}")))
     }
 
-    /// Remembers that a part is broken, and goes on without it.
+    /// Remembers that a part is broken, and goes on without it. What was not read for want of work
+    /// or of the file is no part that is broken, and said by `guarded`.
     fn note<T>(&mut self, error: Error) -> Option<T> {
-        self.broken.get_or_insert(error);
+        if error != Error::Form(gimli::Error::Io) {
+            self.broken.get_or_insert(error);
+        }
         None
     }
 }

@@ -63,7 +63,8 @@ impl Work {
     #[cold]
     fn fail<T>(&self, trouble: Trouble) -> Result<T> {
         self.left.set(0);
-        self.trouble.set(Some(trouble));
+        // The first one is the reason for those that follow.
+        self.trouble.set(self.trouble.get().or(Some(trouble)));
         Err(Error::Io)
     }
 }
