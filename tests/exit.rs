@@ -28,23 +28,28 @@ fn file(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name)
 }
 
-/// Runs the program, which must end within 30 s, whatever its way; `None` where it cannot be built.
+/// Runs a program that must end within 30 s.
+fn ends(c: &mut Command) -> Output {
+    let mut child = c.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let until = Instant::now() + Duration::from_secs(30);
+    while child.try_wait().unwrap().is_none() {
+        if Instant::now() > until {
+            child.kill().unwrap();
+            panic!("{c:?}: the process does not end");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    child.wait_with_output().unwrap()
+}
+
+/// Runs the program in one of its ways; `None` where it cannot be built.
 fn run(way: &str, out: Option<&OsStr>) -> Option<Output> {
     let mut c = Command::new(names::program("exits")?);
     c.args([way, &EVENTS.to_string()]).env_remove("EXECTRACE_OUT").env("RUST_BACKTRACE", "0");
     if let Some(out) = out {
         c.env("EXECTRACE_OUT", out);
     }
-    let mut child = c.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let until = Instant::now() + Duration::from_secs(30);
-    while child.try_wait().unwrap().is_none() {
-        if Instant::now() > until {
-            child.kill().unwrap();
-            panic!("{way}: the process does not end");
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    Some(child.wait_with_output().unwrap())
+    Some(ends(&mut c))
 }
 
 /// Runs the program with a file; gives how it ended and what the file holds.
@@ -92,6 +97,8 @@ fn violent_ends_leave_a_valid_prefix() {
     let ways = [
         ("abort".into(), Some(libc::SIGABRT), None),
         ("_exit".into(), None, Some(3)),
+        ("quick_exit".into(), None, Some(3)),
+        ("exit inside an event".into(), None, Some(3)),
         signal(libc::SIGTERM),
         signal(libc::SIGKILL),
         ("fault".into(), Some(libc::SIGSEGV), None),
@@ -103,7 +110,29 @@ fn violent_ends_leave_a_valid_prefix() {
         let c = support::contents(&bytes);
         assert!(c.end.is_none() && c.sessions == 1, "{way}");
         // Of the 400 KiB all but the two last buffers were full.
-        assert!(instants(&c) > EVENTS && instants(&c) < 2 * EVENTS, "{way}: {}", instants(&c));
+        let probes: u64 = c.threads.values().map(|t| t.probes).sum();
+        let there = instants(&c) - probes;
+        assert!(there > EVENTS && (there < 2 * EVENTS || probes > 0), "{way}: {there}");
+    }
+}
+
+/// The main thread ends, and another one goes on: recording goes on, and what ends the process then
+/// ends the trace.
+#[test]
+fn the_main_thread_ends_first() {
+    let Some(program) = names::program("main_ends") else { return };
+    for (argument, code) in [(None, 0), (Some("exit"), 3)] {
+        let path = file(&format!("main-{code}"));
+        let mut c = Command::new(&program);
+        let out = ends(c.args(argument).env("EXECTRACE_OUT", &path));
+        assert_eq!(out.status.code(), Some(code), "{out:?}");
+        let bytes = std::fs::read(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        support::assert_valid(&bytes);
+        let c = support::contents(&bytes);
+        assert_eq!((instants(&c), c.lost(), c.end.unwrap().reason), (2000, 0, END_EXIT));
+        let each: Vec<u64> = c.threads.values().map(|t| t.kind("instant")).collect();
+        assert_eq!(each, [1000, 1000]);
     }
 }
 

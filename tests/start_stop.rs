@@ -62,7 +62,7 @@ fn a_refused_configuration_starts_nothing() {
 fn of_many_one_wins() {
     let _alone = support::alone();
     let _watch = support::watch("of_many_one_wins", 60);
-    let rounds = 150 * support::multiplier();
+    let rounds = 650 * support::multiplier();
     let barrier = Barrier::new(8);
     let (started, stopped) = (AtomicU32::new(0), AtomicU32::new(0));
     let out = Capture::default();
@@ -101,7 +101,7 @@ fn of_many_one_wins() {
 fn starts_and_stops_in_any_order() {
     let _alone = support::alone();
     let _watch = support::watch("starts_and_stops_in_any_order", 60);
-    let rounds = 300 * support::multiplier();
+    let rounds = 1250 * support::multiplier();
     let (started, stopped) = (AtomicU32::new(0), AtomicU32::new(0));
     let out = Capture::default();
     std::thread::scope(|s| {

@@ -1,8 +1,9 @@
 //! The thread of `start(writer)`: takes the pieces of the stream and writes them.
 //!
 //! It has all signals blocked, so that it takes none that the program meant for its own threads,
-//! and is muted: what it emits is not recorded. The writer is the user's: it may fail, block, write
-//! little, or panic.
+//! and is muted: what it emits is not recorded. Where it is the process's last thread it ends the
+//! session and itself, so that it does not keep the process alive. The writer is the user's: it
+//! may fail, block, write little, or panic.
 
 use std::any::Any;
 use std::io;
@@ -13,6 +14,7 @@ use std::panic::catch_unwind;
 use std::time::Duration;
 
 use crate::emit;
+use crate::encode::schema;
 use crate::registry;
 use crate::registry::local;
 use crate::session::DONE;
@@ -82,6 +84,9 @@ fn exit_hook() {
     }
 }
 
+/// How often the thread looks whether it is the last one.
+const LAST_NS: u64 = 1_000_000_000;
+
 fn take_writer() -> Option<Box<dyn Write + Send>> {
     // AcqRel: pairs with itself in `spawn`.
     let p = WRITER.swap(std::ptr::null_mut(), AcqRel);
@@ -108,11 +113,19 @@ fn run() {
     while registry::switch().state.load(Acquire) == STARTING {
         std::thread::yield_now();
     }
+    let mut looked = sys::mono_ns();
     loop {
+        let last = sys::mono_ns().saturating_sub(looked) >= LAST_NS && {
+            looked = sys::mono_ns();
+            sys::thread::is_last()
+        };
         let next = {
             let mut shared = SHARED.lock();
             let Some(s) = &mut shared.session else { return };
             s.seal_if_asked();
+            if last {
+                s.seal(sys::mono_ns(), schema::END_EXIT);
+            }
             s.next()
         };
         match next {
@@ -121,7 +134,7 @@ fn run() {
                 piece.release();
             }
             Next::At(deadline) => {
-                sleep_until(m, deadline, || {
+                sleep_until(m, deadline.min(looked.saturating_add(LAST_NS)), || {
                     let s = registry::switch();
                     // Acquire: pairs with the Release of `set_state` and of `change`.
                     s.asked.load(Relaxed) != 0 || s.state.load(Acquire) == STOPPING

@@ -128,6 +128,22 @@ pub fn set_exit_value(value: *mut c_void) -> bool {
     unsafe { libc::pthread_setspecific(key - 1, value) == 0 }
 }
 
+/// Whether every other thread of the process has ended, the main thread too, which leaves a zombie.
+/// Then nobody comes any more. Some microseconds; no allocation.
+pub fn is_last() -> bool {
+    let _keep = Errno::save();
+    let mut text = [0; 512];
+    let stat = File::open(c"/proc/self/stat").and_then(|f| f.read_all(&mut text).map(state_in));
+    let mut threads = 0;
+    stat == Some(Some(b'Z')) && list(|_, _| threads += 1) && threads == 2
+}
+
+/// The state in `/proc/PID/stat`, behind a name that may hold brackets.
+fn state_in(stat: &[u8]) -> Option<u8> {
+    let end = stat.iter().rposition(|b| *b == b')')?;
+    stat.get(end + 2).copied()
+}
+
 /// Calls `f` with number and name of each thread of the process, as `/proc` lists them. False: the
 /// list could not be read (to its end). Async-signal-safe as far as `f` is; no allocation.
 pub fn list(mut f: impl FnMut(u32, &[u8])) -> bool {

@@ -21,7 +21,7 @@ fn build() -> Option<PathBuf> {
     let manifest = std::fs::read_to_string(from.join("Cargo.toml")).unwrap();
     let manifest = manifest.replace("../../..", root.to_str().unwrap());
     put(&to.join("Cargo.toml"), manifest.as_bytes());
-    for file in ["src/main.rs", "src/bin/exits.rs"] {
+    for file in ["src/main.rs", "src/bin/exits.rs", "src/bin/main_ends.rs"] {
         put(&to.join(file), &std::fs::read(from.join(file)).unwrap());
     }
     // The versions that this build has.

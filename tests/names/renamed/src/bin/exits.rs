@@ -5,7 +5,31 @@ use std::time::Duration;
 
 unsafe extern "C" {
     fn _exit(code: i32) -> !;
+    fn quick_exit(code: i32) -> !;
+    fn exit(code: i32) -> !;
     fn raise(signal: i32) -> i32;
+    fn signal(signal: i32, handler: extern "C" fn(i32)) -> usize;
+    fn ualarm(first: u32, then: u32) -> u32;
+}
+
+const SIGALRM: i32 = 14;
+
+/// Ends the process where it has interrupted an event.
+extern "C" fn exits_inside_an_event(_: i32) {
+    if xt::emit_probe(1) == xt::Outcome::Nested {
+        // SAFETY: ends the process; the event that stands below uses nothing that this does.
+        unsafe { exit(3) }
+    }
+}
+
+fn exit_inside_an_event() -> ! {
+    // SAFETY: a handler for the life of the process.
+    unsafe { signal(SIGALRM, exits_inside_an_event) };
+    // SAFETY: numbers only.
+    unsafe { ualarm(100, 100) };
+    loop {
+        xt::emit_probe(2);
+    }
 }
 
 /// Takes nothing, ever.
@@ -66,6 +90,9 @@ fn main() {
                 "abort" => std::process::abort(),
                 // SAFETY: ends the process.
                 "_exit" => unsafe { _exit(3) },
+                // SAFETY: as above.
+                "quick_exit" => unsafe { quick_exit(3) },
+                "exit inside an event" => exit_inside_an_event(),
                 // SAFETY: none: a store to where nothing is. A signal that is raised would return.
                 "fault" => unsafe { std::ptr::without_provenance_mut::<u8>(64).write_volatile(1) },
                 // SAFETY: a signal to this thread.
