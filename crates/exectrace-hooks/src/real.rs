@@ -1,0 +1,122 @@
+//! The functions of libc behind the hooks, found by the dynamic loader.
+//!
+//! 1. All are looked for before the program runs; one that is called earlier, by the start of
+//!    another library, is looked for then. A lookup that succeeds does not allocate.
+//! 2. A function that this libc does not have fails with ENOSYS: who asks for it by name finds the
+//!    hook, and must not find a null pointer behind it.
+
+use std::ffi::CStr;
+use std::ffi::c_int;
+use std::ffi::c_void;
+use std::sync::atomic::AtomicPtr;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// A function of libc, by name and, where libc has several, by version.
+pub struct Real {
+    name: &'static CStr,
+    version: &'static CStr,
+    at: AtomicPtr<c_void>,
+}
+
+impl Real {
+    /// A function that is not looked for yet.
+    pub const fn new(name: &'static CStr, version: &'static CStr) -> Real {
+        Real { name, version, at: AtomicPtr::new(std::ptr::null_mut()) }
+    }
+
+    /// Its address, never null.
+    #[inline(always)]
+    pub fn get(&self) -> *mut c_void {
+        let at = self.at.load(Relaxed);
+        if at.is_null() { self.find() } else { at }
+    }
+
+    /// Its address where it was found already.
+    #[inline(always)]
+    pub fn known(&self) -> Option<*mut c_void> {
+        Some(self.at.load(Relaxed)).filter(|at| !at.is_null())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn find(&self) -> *mut c_void {
+        let mut at = std::ptr::null_mut();
+        if !self.version.is_empty() && cfg!(target_arch = "x86_64") {
+            // SAFETY: two strings that end in a zero.
+            at =
+                unsafe { libc::dlvsym(libc::RTLD_NEXT, self.name.as_ptr(), self.version.as_ptr()) };
+        }
+        if at.is_null() {
+            // SAFETY: a string that ends in a zero.
+            at = unsafe { libc::dlsym(libc::RTLD_NEXT, self.name.as_ptr()) };
+        }
+        if at.is_null() {
+            at = missing as *const () as *mut c_void;
+        }
+        self.at.store(at, Relaxed);
+        at
+    }
+}
+
+/// Stands for what this libc does not have.
+extern "C" fn missing() -> c_int {
+    // SAFETY: libc gives the address of this thread's errno, valid while the thread runs.
+    let place = unsafe { libc::__errno_location() };
+    // SAFETY: as above.
+    unsafe { *place = libc::ENOSYS };
+    -1
+}
+
+macro_rules! define_reals { ($(
+    $name:ident $version:literal: fn($($arg:ident: $type:ty),* $(,)?) -> $result:ty;
+)*) => {
+    /// Where they are, under their names in capitals' stead.
+    #[allow(non_upper_case_globals)]
+    mod at {
+        $( pub static $name: super::Real = super::Real::new(
+            match std::ffi::CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes()) {
+                Ok(name) => name,
+                Err(_) => panic!("a name has no zero"),
+            },
+            match std::ffi::CStr::from_bytes_with_nul(concat!($version, "\0").as_bytes()) {
+                Ok(version) => version,
+                Err(_) => panic!("a version has no zero"),
+            },
+        ); )*
+    }
+
+    /// Where `syscall` is, once it is known.
+    pub fn known_syscall() -> Option<*mut c_void> {
+        at::syscall.known()
+    }
+
+    /// Looks for all of them.
+    pub fn resolve_all() {
+        $( at::$name.get(); )*
+    }
+
+    $(
+        /// The function of libc.
+        ///
+        /// # Safety
+        /// - libc's contract for it.
+        #[allow(clippy::too_many_arguments)]
+        #[inline(always)]
+        pub unsafe fn $name($($arg: $type),*) -> $result {
+            let at = at::$name.get();
+            // SAFETY: what libc has under this name has this signature.
+            let call = unsafe {
+                std::mem::transmute::<
+                    *mut std::ffi::c_void,
+                    unsafe extern "C-unwind" fn($($type),*) -> $result,
+                >(at)
+            };
+            // SAFETY: the caller's promise.
+            unsafe { call($($arg),*) }
+        }
+    )*
+} }
+
+#[allow(clippy::wildcard_imports)] // The signatures' types.
+use crate::c::*;
+each_hook!(define_reals);

@@ -1,0 +1,41 @@
+//! A wait that a hook surrounds: begun before the call, ended after it, also where `pthread_cancel`
+//! unwinds the call.
+
+use trace::block;
+use trace::block::Wait;
+use trace::encode::op::Op;
+
+use crate::settings;
+use crate::settings::Classes;
+
+/// A wait that is over when this goes.
+#[must_use]
+pub struct Waiting(Option<Wait>);
+
+impl Waiting {
+    /// Says what the calling thread is about to wait for, where its class is recorded.
+    #[inline]
+    pub fn begin(class: Classes, op: Op, object: u64) -> Waiting {
+        if !settings::wants(class) {
+            return Waiting(None);
+        }
+        Waiting(block::begin(op, object, settings::stacks()))
+    }
+
+    /// It is over, with this result or this error.
+    #[inline]
+    pub fn end(mut self, result: u64, error: i32) {
+        if let Some(wait) = self.0.take() {
+            wait.end(result, error as u32);
+        }
+    }
+}
+
+impl Drop for Waiting {
+    /// The thread is cancelled.
+    fn drop(&mut self) {
+        if let Some(wait) = self.0.take() {
+            wait.end(0, libc::ECANCELED as u32);
+        }
+    }
+}

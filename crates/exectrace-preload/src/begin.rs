@@ -1,0 +1,170 @@
+//! What the library does when the loader has put it in place, before the program's `main`, in a
+//! forked child, and at the end.
+//!
+//! 1. The program's environment is as if nobody recorded before anything else of it runs.
+//! 2. Nothing is printed, whatever fails: the folder says it.
+
+use std::ffi::CStr;
+use std::ffi::OsStr;
+use std::ffi::c_char;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::atomic::AtomicPtr;
+use std::sync::atomic::Ordering::Relaxed;
+
+use trace::Config;
+use trace::block;
+use trace_hooks::Options;
+
+#[used]
+#[unsafe(link_section = ".init_array")]
+static BEGIN: extern "C" fn() = begin;
+
+#[used]
+#[unsafe(link_section = ".fini_array")]
+static END: extern "C" fn() = end;
+
+unsafe extern "C" {
+    static mut environ: *mut *mut c_char;
+}
+
+/// What forked children need again.
+struct Asked {
+    dir: &'static Path,
+    config: Config,
+    options: Options,
+}
+
+static ASKED: AtomicPtr<Asked> = AtomicPtr::new(std::ptr::null_mut());
+
+extern "C" fn begin() {
+    let found = take_variables();
+    let Some(dir) = found.dir else { return };
+    trace_hooks::resolve_all();
+    let quiet = block::silent();
+    let dir = Path::new(OsStr::from_bytes(dir));
+    let text = found.options.unwrap_or(b"");
+    let options = std::str::from_utf8(text).map_err(|e| e.to_string());
+    let options = match options.and_then(|t| Options::parse(t).map_err(|e| e.to_string())) {
+        Ok(options) => options,
+        Err(e) => return refuse(dir, &e),
+    };
+    trace_hooks::set(&options);
+    let mut config = Config::new();
+    if options.memory_bytes != 0 {
+        config = config.memory_bytes(options.memory_bytes);
+    }
+    if options.depth != 0 {
+        config = config.stack_depth(options.depth);
+    }
+    let asked: &'static Asked = Box::leak(Box::new(Asked { dir, config, options }));
+    ASKED.store(std::ptr::from_ref(asked).cast_mut(), Relaxed);
+    let begun = start(asked);
+    drop(quiet);
+    if begun {
+        block::begins(0, 0, 0);
+        // After the recorder's own handler, and those of the allocator that was used meanwhile.
+        // SAFETY: a function for the life of the process.
+        unsafe { libc::pthread_atfork(None, None, Some(begin_in_child)) };
+    }
+}
+
+fn start(asked: &Asked) -> bool {
+    match trace::outside::begin_outside(&asked.config, asked.dir) {
+        Ok(()) => true,
+        Err(e) => {
+            refuse(asked.dir, &e.to_string());
+            false
+        }
+    }
+}
+
+fn refuse(dir: &Path, reason: &str) {
+    let file = dir.join(format!("refused.{}", std::process::id()));
+    let _ = std::fs::write(file, reason);
+}
+
+/// A forked child records into a file of its own.
+unsafe extern "C" fn begin_in_child() {
+    // SAFETY: null, or leaked by `begin`.
+    let Some(asked) = (unsafe { ASKED.load(Relaxed).as_ref() }) else { return };
+    if !asked.options.follow {
+        return;
+    }
+    let quiet = block::silent();
+    let begun = start(asked);
+    drop(quiet);
+    if begun {
+        block::begins(0, 0, 0);
+    }
+}
+
+/// The process exits: its last thread's account.
+extern "C" fn end() {
+    trace_hooks::thread_ends();
+}
+
+#[derive(Default)]
+struct Found {
+    dir: Option<&'static [u8]>,
+    options: Option<&'static [u8]>,
+}
+
+/// Takes our variables out of the environment and puts the program's own `LD_PRELOAD` back.
+fn take_variables() -> Found {
+    const FORMER: &[u8] = b"EXECTRACE_PRELOAD_FORMER=";
+    const OWN: &[u8] = b"LD_PRELOAD=";
+    let mut found = Found::default();
+    // SAFETY: the constructors run one after the other, and no thread of the program runs yet.
+    let from = unsafe { environ };
+    if from.is_null() || !has_dir(from) {
+        return found;
+    }
+    let (mut read, mut write) = (from, from);
+    loop {
+        // SAFETY: below the null that ends the list.
+        let entry = unsafe { *read };
+        let mut keep = entry;
+        if !entry.is_null() {
+            // SAFETY: an entry of the environment, which stays for the life of the process.
+            let text: &'static [u8] = unsafe { CStr::from_ptr(entry) }.to_bytes();
+            if let Some(dir) = text.strip_prefix(b"EXECTRACE_PRELOAD_DIR=") {
+                (found.dir, keep) = (Some(dir), std::ptr::null_mut());
+            } else if let Some(options) = text.strip_prefix(b"EXECTRACE_PRELOAD_OPTIONS=") {
+                (found.options, keep) = (Some(options), std::ptr::null_mut());
+            } else if text.starts_with(FORMER) {
+                // The name's end becomes the other name, in place.
+                keep = entry.wrapping_add(FORMER.len() - OWN.len());
+                // SAFETY: the kernel put these bytes on the stack of the process, writable.
+                unsafe { std::ptr::copy_nonoverlapping(OWN.as_ptr(), keep.cast(), OWN.len()) };
+            } else if text.starts_with(OWN) {
+                keep = std::ptr::null_mut();
+            }
+        }
+        if !keep.is_null() || entry.is_null() {
+            // SAFETY: at or below what was read.
+            unsafe { *write = keep };
+            write = write.wrapping_add(1);
+        }
+        if entry.is_null() {
+            return found;
+        }
+        read = read.wrapping_add(1);
+    }
+}
+
+/// Whether the list has our first variable: else all of it is the program's own.
+fn has_dir(mut at: *mut *mut c_char) -> bool {
+    loop {
+        // SAFETY: below the null that ends the list.
+        let entry = unsafe { *at };
+        if entry.is_null() {
+            return false;
+        }
+        // SAFETY: an entry of the environment.
+        if unsafe { CStr::from_ptr(entry) }.to_bytes().starts_with(b"EXECTRACE_PRELOAD_DIR=") {
+            return true;
+        }
+        at = at.wrapping_add(1);
+    }
+}

@@ -1,0 +1,123 @@
+//! Futex calls, Rust's locks and threads under the preloaded library: nothing is changed, and all
+//! waits and wakes are in the trace.
+
+mod recorded;
+
+use std::process::Command;
+
+use recorded::said;
+use trace::encode::op::Op;
+
+/// The same command with and without the library.
+fn same_without(ran: &recorded::Ran, mut command: Command, changing: &[&str]) {
+    let plain = command.output().unwrap();
+    let lines = |text: &str| -> Vec<String> {
+        let same = |l: &&str| !changing.iter().any(|c| l.starts_with(c));
+        text.lines().filter(same).map(str::to_owned).collect()
+    };
+    assert_eq!(ran.status.code(), plain.status.code());
+    assert_eq!(lines(&ran.stdout), lines(&String::from_utf8_lossy(&plain.stdout)));
+    assert_eq!(ran.stderr, String::from_utf8_lossy(&plain.stderr));
+    assert!(!ran.stdout.is_empty());
+}
+
+#[test]
+fn every_futex_call_is_there_with_its_result() {
+    let Some(program) = recorded::compiled("futex.c", &[]) else { return };
+    let Some(ran) = recorded::run("futex", Command::new(&program), "") else { return };
+    same_without(&ran, Command::new(&program), &["word", "entry"]);
+    assert_eq!(ran.refused, Vec::<String>::new());
+    let [t] = &ran.traces[..] else { panic!("{} traces", ran.traces.len()) };
+    let word = said(&ran, "word")[0];
+    let waits: Vec<_> = t.waits(Op::FutexWait).into_iter().filter(|w| w.object == word).collect();
+    let main = waits[0].thread;
+    let of_main: Vec<u64> = waits.iter().filter(|w| w.thread == main).map(|w| w.error).collect();
+    let errors = [libc::EAGAIN, libc::ETIMEDOUT, libc::EINVAL, libc::ETIMEDOUT].map(|e| e as u64);
+    assert_eq!(of_main, errors);
+    let of_sleeper: Vec<_> = waits.iter().filter(|w| w.thread != main).collect();
+    assert!(of_sleeper.iter().any(|w| (w.result, w.error) == (0, 0)), "{of_sleeper:?}");
+    // In the order of the program: nobody, none requeued for the word had changed, the sleeper.
+    let wakes = t.wakes(Op::FutexWake);
+    let woken: Vec<u64> =
+        wakes.iter().filter(|w| w.object == word && w.thread == main).map(|w| w.result).collect();
+    assert_eq!(woken, [0, 0, 1]);
+    // The direct caller of `syscall` is in the stack.
+    for e in waits.iter().chain(&wakes).filter(|e| e.object == word) {
+        assert_eq!(e.caller(), program.to_str().unwrap(), "{e:?}");
+    }
+    let entry = said(&ran, "entry")[0];
+    let made = t.threads.iter().find(|t| t.entry == entry).expect("the thread and what it runs");
+    assert_eq!(made.creator, u64::from(main));
+    let joins = t.waits(Op::Join);
+    assert_eq!(joins.len(), 1);
+    assert_eq!((joins[0].result, joins[0].error), (made.number, 0));
+    // It slept in a futex wait of 20 ms.
+    assert!(t.voluntary[&(made.number as u32)] >= 1);
+    assert!(t.voluntary.contains_key(&main), "the first thread ends with the process");
+}
+
+#[test]
+fn rusts_locks_condvars_channels_and_parking() {
+    let program = recorded::compiled_rust("std_locks.rs");
+    let Some(ran) = recorded::run("std", Command::new(&program), "classes=locks") else { return };
+    same_without(&ran, Command::new(&program), &["condvar_", "mutex_", "park_", "channel_"]);
+    let [t] = &ran.traces[..] else { panic!("{} traces", ran.traces.len()) };
+    let rounds = said(&ran, "rounds")[0];
+    let slept = |tid: u64| {
+        let number = t.threads.iter().find(|t| t.tid == tid).expect("the thread").number;
+        let own = t.waits.iter().filter(|w| u64::from(w.thread) == number);
+        // Only those that slept: a wait may find its word changed.
+        own.filter(|w| w.op == Op::FutexWait && w.error == 0).cloned().collect::<Vec<_>>()
+    };
+    let woken_at = |object: u64| {
+        t.wakes(Op::FutexWake).iter().filter(|w| w.object == object && w.result > 0).count()
+    };
+    for (name, least) in
+        [("condvar_thread", rounds), ("park_thread", 1), ("channel_thread", rounds)]
+    {
+        let waits = slept(said(&ran, name)[0]);
+        assert!(waits.len() as u64 >= least, "{name}: {waits:?}");
+        for w in &waits {
+            assert!(woken_at(w.object) > 0, "{name}: nobody woke {:#x}", w.object);
+        }
+    }
+    let contenders = said(&ran, "mutex_thread");
+    assert_eq!(contenders.len() as u64, rounds);
+    for tid in contenders {
+        let waits = slept(tid);
+        assert!(!waits.is_empty(), "thread {tid} waited for the mutex");
+        assert!(waits.iter().all(|w| woken_at(w.object) > 0), "{waits:?}");
+    }
+    assert_eq!(t.kinds["ThreadCreate"], 3 + rounds);
+    assert_eq!(t.waits(Op::Join).len() as u64, 3 + rounds);
+    assert!(t.waits(Op::Join).iter().all(|j| j.result != 0), "each join knows its thread");
+}
+
+#[test]
+fn a_library_that_is_not_asked_is_silent() {
+    let Some(program) = recorded::compiled("futex.c", &[]) else { return };
+    let mut command = Command::new(&program);
+    command.env("LD_PRELOAD", recorded::library());
+    let out = command.output().unwrap();
+    assert_eq!(out.status.code(), Some(3));
+    assert!(out.stderr.is_empty());
+}
+
+#[test]
+fn the_environment_is_the_programs_own() {
+    let mut command = Command::new("env");
+    command.env_clear().env("A", "1").env("EXECTRACE_PRELOAD_FORMER", "/no/such.so").env("B", "2");
+    let Some(ran) = recorded::run("env", command, "classes=locks") else { return };
+    let mut lines: Vec<&str> = ran.stdout.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["A=1", "B=2", "LD_PRELOAD=/no/such.so"]);
+    let mut command = Command::new("env");
+    command.env_clear();
+    let Some(ran) = recorded::run("env", command, "classes=locks") else { return };
+    assert_eq!(ran.stdout, "");
+    let mut command = Command::new("true");
+    command.env_clear();
+    let Some(ran) = recorded::run("env", command, "colour=red") else { return };
+    assert!(ran.status.success() && ran.stderr.is_empty() && ran.traces.is_empty());
+    assert_eq!(ran.refused, ["not understood: \"colour=red\""]);
+}
