@@ -238,7 +238,9 @@ mod tests {
     fn spans_of_an_earlier_epoch_keep_their_names() {
         let mut o = Open::default();
         let mut at = |action, kind, tables, fields: &[u8]| {
-            o.apply(Change { action, kind, ticks: 1, tables, fields }, &mut 0);
+            let meaning = Meaning { steps: 0, action };
+            let event = Ahead { ticks: 1, kind, meaning, at: 0, fields: 0 };
+            o.apply(&event, tables, fields, &mut 0);
             (o.depth(), o.ended().map(|e| (e.kind, e.tables, e.began)))
         };
         at(Action::SpanBegin, 64, 0, &[]);
