@@ -38,8 +38,9 @@ impl Ahead {
 const END: Ahead =
     Ahead { ticks: u64::MAX, kind: 0, meaning: Slot::UNKNOWN.meaning, at: 0, fields: 0 };
 
-/// Events and the end behind them. A power of two, so that an index needs no check.
-const PLACES: usize = 64;
+/// Most events that a stream looks ahead. 63: so many that what going over to the next ones costs
+/// is a small part of each, and all of a dozen threads fit the nearest cache.
+const AHEAD_MAX: usize = 63;
 
 /// How far a body was looked at, and the time there.
 #[derive(Clone, Copy, Debug, Default)]
@@ -49,17 +50,12 @@ pub(crate) struct Reached {
 }
 
 /// The next events of a stream.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Window {
     next: usize,
     len: usize,
-    places: Box<[Ahead; PLACES]>,
-}
-
-impl Default for Window {
-    fn default() -> Self {
-        Window { next: 0, len: 0, places: Box::new([END; PLACES]) }
-    }
+    /// The events, and behind them [`END`]. No more places than the largest body could fill.
+    places: Vec<Ahead>,
 }
 
 impl Window {
@@ -67,7 +63,8 @@ impl Window {
     /// end of time.
     #[inline(always)]
     pub(crate) fn next(&self) -> [u64; 2] {
-        [self.places[self.next % PLACES].ticks, self.places[(self.next + 1) % PLACES].ticks]
+        let ticks = |place: usize| self.places.get(place).map_or(END.ticks, |a| a.ticks);
+        [ticks(self.next), ticks(self.next + 1)]
     }
 
     /// Goes over the next event, which is there; gives its place.
@@ -80,7 +77,7 @@ impl Window {
     /// The event with this place.
     #[inline(always)]
     pub(crate) fn at(&self, place: u32) -> &Ahead {
-        &self.places[place as usize % PLACES]
+        self.places.get(place as usize).unwrap_or(&END)
     }
 
     #[inline(always)]
@@ -90,21 +87,38 @@ impl Window {
 
     /// Whether the first event of a body stands here and was not gone over.
     pub(crate) fn is_at_start(&self) -> bool {
-        self.next == 0 && self.len > 0 && self.places[0].at == 0
+        self.next == 0 && self.len > 0 && self.at(0).at == 0
     }
 
     pub(crate) fn clear(&mut self) {
-        (self.next, self.len) = (0, 0);
-        self.places[0] = END;
+        self.end(0);
+    }
+
+    /// Ends after so many events.
+    fn end(&mut self, len: usize) {
+        (self.next, self.len) = (0, len);
+        if let Some(place) = self.places.get_mut(len) {
+            *place = END;
+        }
+    }
+
+    /// Makes places for what so many bytes may have: two at least make an event.
+    fn make_room(&mut self, bytes: usize) {
+        let places = AHEAD_MAX.min(bytes / 2) + 1;
+        if self.places.len() < places {
+            self.places.reserve_exact(places - self.places.len());
+            self.places.resize(places, END);
+        }
     }
 
     /// Looks at short events for as long as there is room.
     #[inline(never)]
     pub(crate) fn look(&mut self, body: &[u8], slots: &[Slot], reached: &mut Reached) {
         let Some(mut rest) = body.get(reached.at..) else { return };
+        self.make_room(rest.len());
         let mut ticks = reached.ticks;
         let mut len = 0;
-        for place in self.places.iter_mut().take(PLACES - 1) {
+        for place in self.places.iter_mut().take(AHEAD_MAX) {
             let Some(short) = shape::short(rest, slots) else { break };
             let Some(after) = rest.get(short.end as usize..) else { break };
             ticks = ticks.saturating_add(short.delta);
@@ -112,8 +126,7 @@ impl Window {
             len += 1;
             rest = after;
         }
-        self.places[len % PLACES] = END;
-        (self.next, self.len) = (0, len);
+        self.end(len);
         *reached = Reached { at: body.len() - rest.len(), ticks };
     }
 
@@ -122,9 +135,10 @@ impl Window {
         let ticks = reached.ticks.saturating_add(head.delta);
         let Head { kind, fields, meaning, .. } = *head;
         let at = reached.at as u32;
-        self.places[0] = Ahead { ticks, kind, meaning, at, fields: at + fields };
-        self.places[1] = END;
-        (self.next, self.len) = (0, 1);
+        if let Some(place) = self.places.first_mut() {
+            *place = Ahead { ticks, kind, meaning, at, fields: at + fields };
+            self.end(1);
+        }
         *reached = Reached { at: reached.at + len, ticks };
     }
 }
