@@ -1,6 +1,37 @@
 //! The bodies of all hooks, under the names of the functions that they stand in for.
 
+pub use crate::c11::cnd_broadcast;
+pub use crate::c11::cnd_signal;
+pub use crate::c11::cnd_timedwait;
+pub use crate::c11::cnd_wait;
+pub use crate::c11::mtx_lock;
+pub use crate::c11::mtx_timedlock;
+pub use crate::c11::mtx_unlock;
+pub use crate::c11::thrd_create;
+pub use crate::c11::thrd_join;
 pub use crate::futex::syscall;
+pub use crate::locks::pthread_barrier_wait;
+pub use crate::locks::pthread_cond_broadcast;
+pub use crate::locks::pthread_cond_clockwait;
+pub use crate::locks::pthread_cond_signal;
+pub use crate::locks::pthread_cond_timedwait;
+pub use crate::locks::pthread_cond_wait;
+pub use crate::locks::pthread_mutex_clocklock;
+pub use crate::locks::pthread_mutex_lock;
+pub use crate::locks::pthread_mutex_timedlock;
+pub use crate::locks::pthread_mutex_unlock;
+pub use crate::locks::pthread_rwlock_clockrdlock;
+pub use crate::locks::pthread_rwlock_clockwrlock;
+pub use crate::locks::pthread_rwlock_rdlock;
+pub use crate::locks::pthread_rwlock_timedrdlock;
+pub use crate::locks::pthread_rwlock_timedwrlock;
+pub use crate::locks::pthread_rwlock_unlock;
+pub use crate::locks::pthread_rwlock_wrlock;
+pub use crate::locks::pthread_spin_lock;
+pub use crate::locks::sem_clockwait;
+pub use crate::locks::sem_post;
+pub use crate::locks::sem_timedwait;
+pub use crate::locks::sem_wait;
 pub use crate::thread::pthread_clockjoin_np;
 pub use crate::thread::pthread_create;
 pub use crate::thread::pthread_join;

@@ -22,12 +22,15 @@ mod table;
 
 #[doc(hidden)]
 pub mod bodies;
+mod c11;
 mod futex;
+mod locks;
 mod raw;
 #[doc(hidden)]
 pub mod real;
 mod settings;
 mod thread;
+mod waiters;
 mod waiting;
 
 pub use real::resolve_all;
@@ -36,6 +39,7 @@ pub use settings::Options;
 pub use settings::ParseOptionsError;
 pub use settings::set;
 pub use thread::thread_ends;
+pub use waiters::forget as forget_waiters;
 
 /// The types of C that the hooks' signatures name.
 #[doc(hidden)]
@@ -43,12 +47,21 @@ pub mod c {
     pub use libc::c_int;
     pub use libc::c_long;
     pub use libc::c_void;
+    pub use libc::clockid_t;
     pub use libc::pthread_attr_t;
+    pub use libc::pthread_barrier_t;
+    pub use libc::pthread_cond_t;
+    pub use libc::pthread_mutex_t;
+    pub use libc::pthread_rwlock_t;
+    pub use libc::pthread_spinlock_t;
     pub use libc::pthread_t;
+    pub use libc::sem_t;
     pub use libc::timespec;
 
     /// What a thread runs.
     pub type Start = unsafe extern "C-unwind" fn(*mut c_void) -> *mut c_void;
+    /// What a thread of C11 runs.
+    pub type Start11 = unsafe extern "C-unwind" fn(*mut c_void) -> c_int;
 }
 
 /// Makes the program call the hooks in place of libc. Once, in the `main.rs` of a binary.

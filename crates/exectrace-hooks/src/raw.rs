@@ -46,7 +46,6 @@ pub unsafe fn system_call(_number: usize, _a: [usize; 6]) -> isize {
 }
 
 /// The calling thread's `errno`.
-#[cfg(test)]
 #[inline]
 pub fn errno() -> c_int {
     // SAFETY: libc gives the address of this thread's errno, valid while the thread runs.

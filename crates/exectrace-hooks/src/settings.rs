@@ -147,7 +147,6 @@ pub(crate) fn stacks() -> bool {
 
 /// The age, in scaled ticks, from which a call counts as one that slept.
 #[inline]
-#[allow(dead_code)]
 pub(crate) fn slept_ticks() -> u64 {
     match SLEPT_TICKS.load(Relaxed) {
         0 => {

@@ -13,6 +13,7 @@ use trace::block;
 use trace::encode::op::Op;
 
 use crate::c::Start;
+use crate::c::Start11;
 use crate::c::pthread_attr_t;
 use crate::c::pthread_t;
 use crate::c::timespec;
@@ -81,6 +82,26 @@ fn number_of(thread: pthread_t) -> u32 {
     at.map_or(0, |at| KNOWN_NUMBER[at].load(Relaxed))
 }
 
+/// Announces a thread that is to run this, by `make`; `None`: it is made as if nobody recorded.
+fn announce(
+    start: *mut c_void,
+    argument: *mut c_void,
+    make: impl FnOnce(*mut c_void) -> c_int,
+) -> Option<c_int> {
+    let young = trace::registry::is_on().then(take_young).flatten()?;
+    let (number, creator) = block::makes_thread();
+    // Read by the new thread, after its creation.
+    young.number.store(number, Relaxed);
+    young.creator.store(creator, Relaxed);
+    young.start.store(start, Relaxed);
+    young.argument.store(argument, Relaxed);
+    let r = make(std::ptr::from_ref(young).cast_mut().cast());
+    if r != 0 {
+        young.taken.store(0, Release);
+    }
+    Some(r)
+}
+
 /// # Safety
 /// - As `pthread_create`.
 pub unsafe fn pthread_create(
@@ -89,24 +110,27 @@ pub unsafe fn pthread_create(
     start: Start,
     argument: *mut c_void,
 ) -> c_int {
-    let young = trace::registry::is_on().then(take_young).flatten();
-    let Some(young) = young else {
-        // SAFETY: the caller's promise.
-        return unsafe { real::pthread_create(thread, attr, start, argument) };
-    };
-    let (number, creator) = block::makes_thread();
-    young.number.store(number, Relaxed);
-    young.creator.store(creator, Relaxed);
-    young.start.store(start as *mut c_void, Relaxed);
-    // Read by the new thread, after its creation.
-    young.argument.store(argument, Relaxed);
-    let young_ptr = std::ptr::from_ref(young).cast_mut().cast::<c_void>();
     // SAFETY: the caller's promise; `run` gets the place that it is made for.
-    let r = unsafe { real::pthread_create(thread, attr, run, young_ptr) };
-    if r != 0 {
-        young.taken.store(0, Release);
-    }
-    r
+    let make = |young| unsafe { real::pthread_create(thread, attr, run, young) };
+    announce(start as *mut c_void, argument, make).unwrap_or_else(|| {
+        // SAFETY: the caller's promise.
+        unsafe { real::pthread_create(thread, attr, start, argument) }
+    })
+}
+
+/// # Safety
+/// - As `thrd_create`.
+pub(crate) unsafe fn create_c11(
+    thread: *mut pthread_t,
+    start: Start11,
+    argument: *mut c_void,
+) -> c_int {
+    // SAFETY: the caller's promise; `run_c11` gets the place that it is made for.
+    let make = |young| unsafe { real::thrd_create(thread, run_c11, young) };
+    announce(start as *mut c_void, argument, make).unwrap_or_else(|| {
+        // SAFETY: the caller's promise.
+        unsafe { real::thrd_create(thread, start, argument) }
+    })
 }
 
 /// Says what the kernel counted when the thread ends, by return, `pthread_exit` or cancellation.
@@ -130,7 +154,27 @@ pub fn thread_ends() {
 /// What a new thread runs first.
 unsafe extern "C-unwind" fn run(young: *mut c_void) -> *mut c_void {
     // SAFETY: `pthread_create` gave a place of `YOUNG`, which is this thread's until it is freed.
-    let young = unsafe { &*young.cast::<Young>() };
+    let (start, argument) = begin(unsafe { &*young.cast::<Young>() });
+    let _ending = Ending;
+    // SAFETY: stored by `pthread_create` from a function of this type.
+    let start = unsafe { std::mem::transmute::<*mut c_void, Start>(start) };
+    // SAFETY: what the program asked to be called so.
+    unsafe { start(argument) }
+}
+
+/// The same for a thread of C11, whose value is a number.
+unsafe extern "C-unwind" fn run_c11(young: *mut c_void) -> c_int {
+    // SAFETY: `thrd_create` gave a place of `YOUNG`, which is this thread's until it is freed.
+    let (start, argument) = begin(unsafe { &*young.cast::<Young>() });
+    let _ending = Ending;
+    // SAFETY: stored by `thrd_create` from a function of this type.
+    let start = unsafe { std::mem::transmute::<*mut c_void, Start11>(start) };
+    // SAFETY: what the program asked to be called so.
+    unsafe { start(argument) }
+}
+
+/// Says that the new thread has begun; gives what it is to run.
+fn begin(young: &Young) -> (*mut c_void, *mut c_void) {
     let (number, creator) = (young.number.load(Relaxed), young.creator.load(Relaxed));
     let (start, argument) = (young.start.load(Relaxed), young.argument.load(Relaxed));
     // Release: pairs with the Acquire of whoever takes the place.
@@ -140,15 +184,11 @@ unsafe extern "C-unwind" fn run(young: *mut c_void) -> *mut c_void {
         // SAFETY: no arguments, cannot fail.
         remember(unsafe { libc::pthread_self() }, number);
     }
-    let _ending = Ending;
-    // SAFETY: stored by `pthread_create` from a function of this type.
-    let start = unsafe { std::mem::transmute::<*mut c_void, Start>(start) };
-    // SAFETY: what the program asked to be called so.
-    unsafe { start(argument) }
+    (start, argument)
 }
 
 /// A join: the wait's result is the number of the thread that has ended, 0 where it is not known.
-fn join(thread: pthread_t, call: impl FnOnce() -> c_int) -> c_int {
+pub(crate) fn join(thread: pthread_t, call: impl FnOnce() -> c_int) -> c_int {
     let known = number_of(thread);
     let wait = Waiting::begin(Classes::LOCKS, Op::Join, thread);
     let r = call();

@@ -29,6 +29,18 @@ impl Waiting {
             wait.end(result, error as u32);
         }
     }
+
+    /// It is over; where it was shorter than a thread sleeps, nothing is written.
+    #[inline]
+    pub fn end_if_slept(mut self, result: u64, error: i32) {
+        if let Some(wait) = self.0.take() {
+            if wait.age() < settings::slept_ticks() {
+                wait.forget();
+            } else {
+                wait.end(result, error as u32);
+            }
+        }
+    }
 }
 
 impl Drop for Waiting {

@@ -121,3 +121,81 @@ fn the_environment_is_the_programs_own() {
     assert!(ran.status.success() && ran.stderr.is_empty() && ran.traces.is_empty());
     assert_eq!(ran.refused, ["not understood: \"colour=red\""]);
 }
+
+#[test]
+fn each_lock_of_libc_that_was_waited_for() {
+    let Some(program) = recorded::compiled("locks.c", &["-no-pie"]) else { return };
+    let options = "classes=locks";
+    let Some(ran) = recorded::run("locks", Command::new(&program), options) else { return };
+    let objects = [
+        ("mutex ", Op::MutexLock, Some(Op::MutexUnlock)),
+        ("timed ", Op::MutexLock, Some(Op::MutexUnlock)),
+        ("clocked ", Op::MutexLock, Some(Op::MutexUnlock)),
+        ("reads ", Op::RwlockRead, Some(Op::RwlockUnlock)),
+        ("writes ", Op::RwlockWrite, Some(Op::RwlockUnlock)),
+        ("cond ", Op::CondWait, Some(Op::CondSignal)),
+        ("all ", Op::CondWait, Some(Op::CondBroadcast)),
+        ("sem ", Op::SemWait, Some(Op::SemPost)),
+        ("barrier ", Op::BarrierWait, None),
+        ("mtx ", Op::MutexLock, Some(Op::MutexUnlock)),
+        ("cnd ", Op::CondWait, Some(Op::CondSignal)),
+    ];
+    same_without(&ran, Command::new(&program), &["holder"]);
+    let [t] = &ran.traces[..] else { panic!("{} traces", ran.traces.len()) };
+    let holder = said(&ran, "holder")[0];
+    let main = t.threads.iter().find(|t| t.tid == holder).expect("the first thread").number as u32;
+    for (name, op, wake) in objects {
+        let object = said(&ran, name.trim())[0];
+        let waits: Vec<_> =
+            t.waits.iter().filter(|w| w.object == object && w.thread != main).collect();
+        let slept: Vec<_> = waits.iter().filter(|w| w.op == op).collect();
+        // A condition variable may wake its waiter for no reason.
+        assert!(!slept.is_empty(), "{name}: {waits:?}");
+        assert!(op == Op::CondWait || slept.len() == 1, "{name}: {slept:?}");
+        assert!(slept.iter().all(|w| w.error == 0), "{name}: {slept:?}");
+        assert!(slept.iter().all(|w| w.caller() == program.to_str().unwrap()), "{name}");
+        if op == Op::MutexLock && name != "mtx " {
+            assert_eq!(slept[0].result, holder, "{name}: who held it");
+        }
+        let Some(wake) = wake else { continue };
+        let last = slept.last().unwrap();
+        let mut wakes = t.wakes.iter().filter(|w| w.op == wake && w.object == object);
+        let wake = wakes.find(|w| w.thread == main).unwrap_or_else(|| panic!("{name}: {t:?}"));
+        assert!(wake.ts_ns <= last.ts_ns + 1_000_000_000 && !wake.stack.is_empty());
+    }
+    let arrived: Vec<u64> = t.waits(Op::BarrierWait).iter().map(|w| w.result).collect();
+    assert_eq!(arrived.iter().sum::<u64>(), 1, "one came last: {arrived:?}");
+    // Of the thousand rounds without a second thread nothing is written: what the first thread
+    // waited for is what refused it, and the joins.
+    let of_main: Vec<_> = t.waits.iter().filter(|w| w.thread == main && w.error != 0).collect();
+    let refused: Vec<u64> = of_main.iter().map(|w| w.error).collect();
+    let expected = [
+        libc::EDEADLK,
+        libc::EDEADLK,
+        libc::ETIMEDOUT,
+        libc::EINVAL,
+        libc::EDEADLK,
+        libc::EDEADLK,
+        libc::ETIMEDOUT,
+        libc::EINVAL,
+        libc::ETIMEDOUT,
+    ];
+    assert_eq!(refused, expected.map(|e| e as u64), "{of_main:?}");
+    let wakes_of_main = t.wakes.iter().filter(|w| w.thread == main).count();
+    assert!(wakes_of_main < 40, "{wakes_of_main}: a release that nobody waits for is no event");
+}
+
+#[test]
+fn a_cancelled_thread_ends_and_the_process_lives() {
+    let Some(program) = recorded::compiled("cancel.c", &[]) else { return };
+    let Some(ran) = recorded::run("cancel", Command::new(&program), "") else { return };
+    same_without(&ran, Command::new(&program), &[]);
+    assert_eq!(said(&ran, "cancelled"), vec![1; 17]);
+    assert_eq!(said(&ran, "cleaned"), [17]);
+    let first = ran.traces.iter().max_by_key(|t| t.threads.len()).expect("a trace");
+    let cancelled =
+        |op| first.waits(op).iter().filter(|w| w.error == libc::ECANCELED as u64).count();
+    assert_eq!(cancelled(Op::CondWait), 2, "{:?}", first.waits(Op::CondWait));
+    assert_eq!(cancelled(Op::SemWait), 2);
+    assert_eq!(cancelled(Op::Join), 1);
+}
