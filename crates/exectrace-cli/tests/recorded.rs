@@ -30,6 +30,35 @@ fn record(path: &std::path::Path) -> trace::Summary {
     trace::stop().unwrap()
 }
 
+/// Lengths by name are those that stand in the events.
+fn sums_agree_with_events(bytes: &[u8], events: &[Value]) {
+    let of = |kind: &str| events.iter().filter(|e| e["kind"] == kind).collect::<Vec<_>>();
+    let out = run_on(bytes, "spans", &["spans", "--json"]).complete();
+    let spans: Value = serde_json::from_str(&out).unwrap();
+    let work = &spans["spans"][0];
+    let lengths: Vec<u64> =
+        of("SpanEnd").iter().map(|e| e["duration_ns"].as_u64().unwrap()).collect();
+    assert_eq!((&work["name"], &work["count"]), (&Value::from("work"), &Value::from(2)));
+    assert_eq!(work["total_ns"], lengths.iter().sum::<u64>());
+    assert_eq!(work["self_ns"], work["total_ns"], "none is in another");
+    let (least, most) = (lengths.iter().min().unwrap(), lengths.iter().max().unwrap());
+    // Of two the first is the median, and the second all that is beyond.
+    assert_eq!((&work["p50_ns"], &work["p90_ns"]), (&(*least).into(), &(*most).into()));
+
+    let out = run_on(bytes, "tasks", &["tasks", "--list", "--json"]).complete();
+    let [task] = &json_lines(&out)[..] else { panic!("one task: {out}") };
+    let at = |kind: &str| of(kind)[0]["ts_ns"].as_u64().unwrap();
+    assert_eq!((&task["name"], &task["began_ns"]), (&"request".into(), &at("TaskBegin").into()));
+    assert_eq!(task["latency_ns"], at("TaskEnd") - at("TaskBegin"));
+    let switches: Vec<u64> =
+        of("TaskSwitch").iter().map(|e| e["ts_ns"].as_u64().unwrap()).collect();
+    let [entered, left] = switches[..] else { panic!("in and out: {switches:?}") };
+    assert_eq!(task["ran_on"].as_array().unwrap().len(), 1);
+    assert_eq!(task["ran_on"][0]["entered_ns"], left - entered);
+    let logs = run_on(bytes, "logs", &["logs", "--grep", "got 5", "--json"]).complete();
+    assert_eq!(json_lines(&logs)[0]["text"], "got 5");
+}
+
 #[test]
 fn what_was_done_is_told() {
     let path = std::env::temp_dir().join(format!("exectrace-recorded-{}", std::process::id()));
@@ -66,6 +95,7 @@ fn what_was_done_is_told() {
     let spans: Vec<&Value> = events.iter().filter(|e| e["kind"] == "SpanBegin").collect();
     assert_eq!((&spans[0]["name"], &spans[1]["number"]), (&Value::from("work"), &Value::from(5)));
 
+    sums_agree_with_events(&bytes, &events);
     if !cfg!(target_arch = "x86_64") {
         println!("stacks were not looked at: frame pointers are known on x86-64 only");
         return;

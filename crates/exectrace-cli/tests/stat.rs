@@ -195,7 +195,7 @@ fn memory_does_not_grow_with_the_trace() {
     });
     let batch = batch.bytes.split_off(before);
     let count = (128 << 20) / batch.len();
-    let stat = in_64_mib("stat", move |input| {
+    let stat = in_mib(64, "stat", move |input| {
         input.write_all(&head.bytes)?;
         (0..count).try_for_each(|_| input.write_all(&batch))
     });
@@ -204,16 +204,17 @@ fn memory_does_not_grow_with_the_trace() {
     assert!(stat["bytes"].as_u64().unwrap() > 127 << 20);
 }
 
-/// Runs a command that reads what `feed` writes, a trace without an end mark, in 64 MiB of address
-/// space; gives its output.
-fn in_64_mib(
-    command: &str,
+/// Runs a command that reads what `feed` writes, a trace without an end mark, in so many MiB of
+/// address space; gives its output.
+fn in_mib(
+    mib: u32,
+    args: &str,
     feed: impl FnOnce(&mut dyn Write) -> std::io::Result<()> + Send + 'static,
 ) -> String {
     let mut child = std::process::Command::new("sh")
-        .args(["-c", "ulimit -v 65536 && exec \"$0\" \"$1\" --json -"])
+        .arg("-c")
+        .arg(format!("ulimit -v {} && exec \"$0\" {args} --json -", mib * 1024))
         .arg(env!("CARGO_BIN_EXE_exectrace"))
-        .arg(command)
         .stdin(std::process::Stdio::piped())
         .stdout(std::process::Stdio::piped())
         .spawn()
@@ -226,13 +227,62 @@ fn in_64_mib(
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// 60,000 tasks, each with a span and a log. Were they kept, they would take some 25 MiB; the
+/// command itself takes 20.
+#[test]
+fn memory_does_not_grow_with_spans_and_tasks() {
+    const TASKS: u64 = 60_000;
+    for args in ["spans", "tasks", "tasks --list --limit 3", "logs --grep nothing", "stat --to 1s"]
+    {
+        let out = in_mib(32, args, move |input| {
+            let mut made = Made::session(9);
+            define(&mut made, &[]);
+            for part in 0..TASKS / 1000 {
+                made.timed(1, 0, part * 1_000_000, |b| a_thousand_tasks(b, 1 + part * 1000));
+                made.structural(4, |b| {
+                    let at = START + (part + 1) * 1_000_000;
+                    b.add(|w| schema::GenerationEnd::put(w, part + 1, at, &[]));
+                });
+                input.write_all(&std::mem::take(&mut made.bytes))?;
+            }
+            Ok(())
+        });
+        let lines = json_lines(&out);
+        match args {
+            "spans" => assert_eq!(lines[0]["spans"][0]["count"], TASKS),
+            "tasks" => assert_eq!(lines[0]["tasks"][0]["count"], TASKS),
+            "stat --to 1s" => assert_eq!(lines[0]["selected"]["by_kind"]["log:http"], TASKS),
+            _ => assert_eq!(lines.len(), if args.starts_with("logs") { 0 } else { 3 }),
+        }
+    }
+}
+
+fn a_thousand_tasks(b: &mut Body, first: u64) {
+    for task in first..first + 1000 {
+        b.site(TASK, 10, |w| {
+            w.varint(task)?;
+            w.varint(0)
+        });
+        b.site(SPAN, 10, |w| {
+            w.text("path".into())?;
+            w.varint(1)
+        });
+        b.site(LOG, 10, |w| {
+            w.text("said".into())?;
+            w.varint(7)
+        });
+        b.add(|w| schema::SpanEnd::put(w, 10));
+        b.add(|w| schema::TaskEnd::put(w, 10, task));
+    }
+}
+
 /// 600,000 stacks of 20 frames; kept, they would take more than 64 MiB.
 #[test]
 fn memory_does_not_grow_with_stacks() {
     let frames: Vec<u64> = (0..20).map(|n| 0x5555_0000_0000 + n * 0x1234).collect();
-    for command in ["stat", "threads"] {
+    for command in ["stat", "threads", "spans"] {
         let frames = frames.clone();
-        let out = in_64_mib(command, move |input| {
+        let out = in_mib(64, command, move |input| {
             let mut made = Made::session(9);
             define(&mut made, &[]);
             for part in 0..1000 {
@@ -250,7 +300,7 @@ fn memory_does_not_grow_with_stacks() {
             assert!(lines[0]["bytes"].as_u64().unwrap() > 25 << 20);
             assert_eq!(lines[0]["batches"], 1003);
         } else {
-            assert_eq!(lines.len(), 2);
+            assert_eq!(lines.len(), if command == "threads" { 2 } else { 1 });
         }
     }
 }

@@ -251,14 +251,33 @@ fn a_reader_that_has_enough_is_no_error() {
     define(&mut made, &[]);
     for batch in 0..200 {
         made.timed(1, 0, batch * 1_000_000, |b| {
-            for _ in 0..100 {
-                b.add(|w| schema::ThreadStart::put(w, 1));
+            for n in 0..100 {
+                let task = 1 + batch * 100 + n;
+                b.site(TASK, 1, |w| {
+                    w.varint(task)?;
+                    w.varint(0)
+                });
+                b.site(LOG, 1, |w| {
+                    w.text("said".into())?;
+                    w.varint(7)
+                });
+                b.add(|w| schema::TaskEnd::put(w, 1, task));
             }
         });
     }
     made.end(1_000_000_000, 2);
     let file = File::new("head", &made.bytes);
-    for command in [&["events"][..], &["events", "--json"], &["dump"]] {
+    let commands: [&[&str]; 8] = [
+        &["events"],
+        &["events", "--json"],
+        &["dump"],
+        &["logs"],
+        &["logs", "--json"],
+        &["tasks", "--list", "--json"],
+        &["tasks", "--list", "--limit", "100000"],
+        &["tasks", "--list", "--limit", "100000", "--json"],
+    ];
+    for command in commands {
         let mut child = exectrace()
             .args(command)
             .arg(&file.0)

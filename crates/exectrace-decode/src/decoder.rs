@@ -45,12 +45,15 @@ pub struct Options {
     /// Most bytes of batches to hold for the merge; beyond it the oldest events are given out and
     /// [`Item::Overflow`] says so.
     pub held_bytes_max: usize,
+    /// Whether to keep stacks, so that [`Tables::stack`] finds them: they are the largest of a
+    /// session's tables, and who only follows spans needs none.
+    pub keep_stacks: bool,
 }
 
 impl Default for Options {
     /// 256 MiB: four generations of the size at which a recorder ends one.
     fn default() -> Self {
-        Options { held_bytes_max: 256 << 20 }
+        Options { held_bytes_max: 256 << 20, keep_stacks: true }
     }
 }
 
@@ -371,7 +374,11 @@ impl Decoder {
         match unit {
             Unit::Damage(damage) => return Some(self.damaged(damage)),
             Unit::Begin { id, offset, first_ticks } => {
-                self.session = Session::new(id, offset, first_ticks);
+                let session = Session::new(id, offset, first_ticks);
+                self.session = match self.options.keep_stacks {
+                    true => session,
+                    false => session.without_stacks(),
+                };
                 return Some(Ready::Begin);
             }
             Unit::End => {

@@ -20,6 +20,7 @@ use trace_decode::Value;
 use crate::args::Common;
 use crate::args::Symbols;
 use crate::cmd;
+use crate::cmd::Keep;
 use crate::failure::Failure;
 use crate::filter;
 use crate::filter::Pattern;
@@ -132,7 +133,13 @@ pub fn run(options: &Options, out: &mut Out) -> Result<Verdict, Failure> {
     if options.limit == Some(0) {
         return Ok(verdict);
     }
-    cmd::merged(&mut input, &mut verdict, out, |item, out| printer.item(item, out))?;
+    cmd::merged(
+        &mut input,
+        &mut verdict,
+        out,
+        Keep::stacks(options.stacks || options.common.json),
+        |item, out| printer.item(item, out),
+    )?;
     Ok(verdict)
 }
 

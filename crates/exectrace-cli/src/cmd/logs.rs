@@ -17,6 +17,7 @@ use unicode_width::UnicodeWidthStr;
 
 use crate::args::Common;
 use crate::cmd;
+use crate::cmd::Keep;
 use crate::failure::Failure;
 use crate::filter;
 use crate::filter::Pattern;
@@ -97,7 +98,7 @@ pub fn run(options: &Options, out: &mut Out) -> Result<Verdict, Failure> {
         return Ok(verdict);
     }
     let (mut session, mut printed, mut headed) = (0, 0, 0);
-    cmd::merged(&mut input, &mut verdict, out, |item, out| {
+    cmd::merged(&mut input, &mut verdict, out, Keep::NoStacks, |item, out| {
         match item {
             Item::SessionBegin(_) => session += 1,
             Item::Event(event) => {

@@ -15,6 +15,7 @@ use trace_decode::Decoder;
 use trace_decode::Item;
 use trace_decode::Scan;
 use trace_decode::ScanItem;
+use trace_decode::decoder;
 use trace_decode::scan;
 
 use crate::failure::Failure;
@@ -22,14 +23,32 @@ use crate::input::Input;
 use crate::output::Out;
 use crate::verdict::Verdict;
 
+/// What a command needs of a trace beside its events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Keep {
+    /// Stacks too: they may be the largest part of what is kept.
+    Stacks,
+    /// No stacks.
+    NoStacks,
+}
+
+impl Keep {
+    fn stacks(needed: bool) -> Keep {
+        if needed { Keep::Stacks } else { Keep::NoStacks }
+    }
+}
+
 /// Goes over a trace in the order of time, until `each` says that it has seen enough.
 fn merged(
     input: &mut Input,
     verdict: &mut Verdict,
     out: &mut Out,
+    keep: Keep,
     mut each: impl FnMut(&Item<'_>, &mut Out) -> Result<ControlFlow<()>, Failure>,
 ) -> Result<(), Failure> {
-    let mut decoder = Decoder::new();
+    let mut options = decoder::Options::default();
+    options.keep_stacks = keep == Keep::Stacks;
+    let mut decoder = Decoder::with(options);
     let mut session = 0;
     loop {
         let live = input.is_live();

@@ -10,6 +10,7 @@ use trace_decode::Item;
 
 use crate::args::Common;
 use crate::cmd;
+use crate::cmd::Keep;
 use crate::failure::Failure;
 use crate::filter::Pattern;
 use crate::filter::Window;
@@ -70,7 +71,7 @@ pub fn run(options: &Options, out: &mut Out) -> Result<Verdict, Failure> {
     let mut verdict = Verdict::new(input.name());
     let mut spans = Spans::default();
     let mut all = ByName::new(&options.name);
-    cmd::merged(&mut input, &mut verdict, out, |item, _| {
+    cmd::merged(&mut input, &mut verdict, out, Keep::NoStacks, |item, _| {
         let mut add = |names: &_, span: Span| {
             if is_wanted(options, &span) && all.wants(names, span.name) {
                 add(all.row(span.name), &span);

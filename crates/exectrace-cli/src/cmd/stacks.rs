@@ -14,6 +14,7 @@ use trace_symbolize::Status;
 use crate::args::Common;
 use crate::args::Symbols;
 use crate::cmd;
+use crate::cmd::Keep;
 use crate::failure::Failure;
 use crate::filter;
 use crate::filter::Pattern;
@@ -102,7 +103,7 @@ pub fn run(options: &Options, out: &mut Out) -> Result<Verdict, Failure> {
         session: 0,
         shown: 0,
     };
-    cmd::merged(&mut input, &mut verdict, out, |item, out| {
+    cmd::merged(&mut input, &mut verdict, out, Keep::Stacks, |item, out| {
         match item {
             Item::SessionBegin(_) => {
                 printer.session += 1;

@@ -24,6 +24,7 @@ use trace_symbolize::Status;
 use crate::args::Common;
 use crate::args::Symbols;
 use crate::cmd;
+use crate::cmd::Keep;
 use crate::failure::Failure;
 use crate::filter;
 use crate::filter::Pattern;
@@ -186,7 +187,7 @@ pub fn run(options: &Options, out: &mut Out) -> Result<Verdict, Failure> {
         sessions: Vec::new(),
     };
     if options.selects() {
-        cmd::merged(&mut input, &mut verdict, out, |item, _| {
+        cmd::merged(&mut input, &mut verdict, out, Keep::stacks(options.symbols), |item, _| {
             match item {
                 Item::Event(event) => found.event(event, options),
                 Item::SessionEnd(session) => found.session_ends(session),

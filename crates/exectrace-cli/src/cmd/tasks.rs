@@ -18,6 +18,7 @@ use trace_decode::Structural;
 
 use crate::args::Common;
 use crate::cmd;
+use crate::cmd::Keep;
 use crate::failure::Failure;
 use crate::filter::Pattern;
 use crate::filter::Window;
@@ -105,7 +106,7 @@ pub fn run(options: &Options, out: &mut Out) -> Result<Verdict, Failure> {
     let with_runs = options.lists() || !options.thread.is_empty();
     let mut tasks = if with_runs { Tasks::with_runs() } else { Tasks::new() };
     let mut found = Found::new(options);
-    cmd::merged(&mut input, &mut verdict, out, |item, out| {
+    cmd::merged(&mut input, &mut verdict, out, Keep::NoStacks, |item, out| {
         let mut failed = Ok(());
         match item {
             Item::SessionBegin(_) => {

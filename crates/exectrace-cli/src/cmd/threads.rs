@@ -20,6 +20,7 @@ use trace_decode::tables::Unregistered;
 use crate::args::Common;
 use crate::args::Symbols;
 use crate::cmd;
+use crate::cmd::Keep;
 use crate::failure::Failure;
 use crate::filter;
 use crate::filter::Pattern;
@@ -118,7 +119,7 @@ pub fn run(options: &Options, out: &mut Out) -> Result<Verdict, Failure> {
             }
             Ok(())
         })?,
-        false => cmd::merged(&mut input, &mut verdict, out, |item, _| {
+        false => cmd::merged(&mut input, &mut verdict, out, Keep::NoStacks, |item, _| {
             match item {
                 Item::Event(event) if options.window.holds(event.ts_ns) => threads.event(event),
                 Item::SessionEnd(session) => threads.session_ends(session),
