@@ -71,7 +71,8 @@ pub struct Memory {
     bytes: usize,
     stacks_max: u32,
     stack_words: usize,
-    keys: &'static Keys,
+    /// Made by a `Box`, ours.
+    keys: *mut Keys,
 }
 
 /// The memory of one epoch.
@@ -102,8 +103,7 @@ impl Memory {
             unsafe { sys::mapping::release_private(first, bytes) };
             return None;
         };
-        // One KiB for each change of the bound, never freed.
-        let keys = Box::leak(Box::new(Keys::new(sys::random_u64())));
+        let keys = Box::into_raw(Box::new(Keys::new(sys::random_u64())));
         Some(Memory { halves: [half(first), half(second)], bytes, stacks_max, stack_words, keys })
     }
 
@@ -116,10 +116,15 @@ impl Memory {
     pub fn release(self) {
         CURRENT.store(std::ptr::null_mut(), Relaxed);
         for half in &self.halves {
-            // SAFETY: the range is ours, and tables#3. The keys and the few words that say where
-            // the tables are stay.
+            if !half.tables.is_null() {
+                // SAFETY: made by `Box::into_raw` in `fill`, and tables#3.
+                drop(unsafe { Box::from_raw(half.tables) });
+            }
+            // SAFETY: the range is ours, and tables#3.
             unsafe { sys::mapping::release_private(half.base, self.bytes) };
         }
+        // SAFETY: made by `Box::into_raw` in `reserve`; the tables that named them are gone.
+        drop(unsafe { Box::from_raw(self.keys) });
     }
 
     /// Makes empty tables for an epoch that is not the current one, nor next to another that is.
@@ -132,13 +137,15 @@ impl Memory {
         let stack_words = words(self.stack_words);
         let string_slots = words(intern::slots_for(STRINGS_MAX));
         let string_words = words(STRING_WORDS);
+        // SAFETY: they live until `release`, where nobody is in the tables (tables#3).
+        let keys: &'static Keys = unsafe { &*self.keys };
         let tables = Tables {
             epoch,
             bounds,
             kinds: AtomicU32::new(KIND_DYNAMIC as u32),
             refused: AtomicBool::new(false),
-            stacks: StackTable::new(self.keys, stack_slots, stack_words, self.stacks_max),
-            strings: StringTable::new(self.keys, string_slots, string_words, STRINGS_MAX),
+            stacks: StackTable::new(keys, stack_slots, stack_words, self.stacks_max),
+            strings: StringTable::new(keys, string_slots, string_words, STRINGS_MAX),
         };
         let half = &mut self.halves[epoch as usize & 1];
         half.clean = false;
@@ -190,7 +197,7 @@ fn words(base: *mut u8, bytes: usize, at: &mut usize, n: usize) -> &'static [Ato
 
 fn current(epoch: u32) -> Option<&'static Tables> {
     // Acquire: pairs with the Release in `publish`.
-    // SAFETY: null, or a table that is never freed.
+    // SAFETY: null, or tables that are freed only while nobody is in here (tables#3).
     let t = unsafe { CURRENT.load(Acquire).as_ref() }?;
     (t.epoch == epoch).then_some(t)
 }
