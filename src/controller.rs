@@ -10,6 +10,7 @@
 //! 3. A buffer of an older session goes to the pool, not into the stream.
 
 use std::collections::HashMap;
+use std::collections::HashSet;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -162,6 +163,8 @@ pub struct Controller {
     /// Whether the trace is still to say that membarrier was refused in mid-session.
     says_refused: bool,
     seen_threads: u64,
+    /// Threads that were defined here.
+    introduced: HashSet<u32>,
     /// What stands in the stream so far.
     pub totals: Totals,
 }
@@ -270,6 +273,7 @@ impl Controller {
             fence_since: if plan.membarrier { u32::MAX } else { plan.first_generation },
             says_refused: false,
             seen_threads: 0,
+            introduced: HashSet::new(),
             totals: Totals::default(),
             plan,
         }
@@ -804,6 +808,9 @@ impl Controller {
         let mut changed = Vec::new();
         for (_, r) in known(m) {
             let thread = r.thread.load(Relaxed);
+            if r.loss.iter().any(|n| n.load(Relaxed) != 0) {
+                self.introduce(r);
+            }
             for cause in Cause::ALL {
                 changed.push((thread, *cause, r.loss[*cause as usize].load(Relaxed)));
             }
@@ -813,6 +820,16 @@ impl Controller {
         }
         for (thread, cause, count) in changed {
             self.say_loss(thread, cause, count);
+        }
+    }
+
+    /// Defines a thread that has not done so itself: its handlers may have written, or lost, before
+    /// its own first event of the session was done.
+    fn introduce(&mut self, r: &Record) {
+        let thread = r.thread.load(Relaxed);
+        if r.defined.load(Relaxed) < self.plan.epoch && self.introduced.insert(thread) {
+            registry::define_thread(self.m, r, "", 0);
+            self.scan_definitions();
         }
     }
 
@@ -855,6 +872,10 @@ impl Controller {
         registry::hand_over(m, gate::take_slot(&r.slot, u32::MAX));
         self.drain_side(index, r);
         let thread = r.thread.load(Relaxed);
+        if r.loss.iter().any(|n| n.load(Relaxed) != 0) {
+            self.introduce(r);
+        }
+        self.introduced.remove(&thread);
         for cause in Cause::ALL {
             let count = r.loss[*cause as usize].load(Relaxed);
             self.say_loss(thread, *cause, count);
@@ -936,6 +957,7 @@ impl Controller {
         if page.count == 0 || page.epoch < self.plan.epoch {
             return;
         }
+        self.introduce(r);
         let sequence = r.sequence[1].load(Relaxed);
         r.sequence[1].store(sequence.wrapping_add(1), Relaxed);
         let header = Header {

@@ -9,6 +9,7 @@ use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::sync::Barrier;
 use std::sync::Mutex;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use support::Attempted;
 use support::Capture;
 use trace::Config;
 use trace::Outcome;
+use trace::encode::schema::Cause;
 
 /// Adds the accounts of threads that had the same kernel number one after the other.
 fn add(all: &mut BTreeMap<u32, Attempted>, tid: u32, a: &Attempted) {
@@ -372,4 +374,50 @@ fn a_panic_while_formatting_is_a_loss() {
     assert_eq!(c.kind("log"), 100);
     assert_eq!(c.cause(trace::encode::schema::Cause::Panicked), 100);
     assert_eq!((summary.lost, c.lost()), (100, 100));
+}
+
+/// What a thread's handlers write, or lose, before its own first event of the session is done: the
+/// trace says whose it is all the same.
+#[test]
+fn handlers_come_before_the_first_event() {
+    let _alone = support::alone();
+    let _watch = support::watch("handlers_come_before_the_first_event", 30);
+    for pauses in [false, true] {
+        let out = Capture::default();
+        Config::new().memory_bytes(4 << 20).thread_snapshot(false).start(out.clone()).unwrap();
+        let m = trace::registry::mapping().unwrap();
+        let gate = &m.front().gate.0;
+        let (done, end) = (Barrier::new(2), Barrier::new(2));
+        let tid = std::thread::scope(|s| {
+            let thread = s.spawn(|| {
+                let l = trace::registry::local::here();
+                trace::registry::register(l, m, 0).unwrap();
+                // As where the handler comes: the thread is inside an event that it has just begun.
+                let here = 0u64;
+                l.busy().store((&raw const here).addr() as u64 + 4096, Relaxed);
+                let open = gate.load(Relaxed);
+                if pauses {
+                    gate.store(open | trace::registry::gate::PAUSED, Relaxed);
+                }
+                let expected = match pauses {
+                    false => Outcome::Nested,
+                    true => Outcome::Lost(Cause::InPause),
+                };
+                assert_eq!(trace::emit_probe(7), expected);
+                gate.store(open, Relaxed);
+                l.busy().store(0, Relaxed);
+                done.wait();
+                end.wait();
+                support::tid()
+            });
+            done.wait();
+            trace::stop().unwrap();
+            end.wait();
+            thread.join().unwrap()
+        });
+        let bytes = out.take();
+        support::assert_valid(&bytes);
+        let h = support::contents(&bytes).of_tid(tid);
+        assert_eq!((h.probes, h.lost()), if pauses { (0, 1) } else { (1, 0) }, "{h:?}");
+    }
 }
