@@ -519,7 +519,7 @@ impl Look<'_> {
         let mut values = 0;
         for (_, value) in fields.by_ref() {
             values += 1;
-            self.value(session, tables, value);
+            self.value(tables, value);
         }
         if values != types.len() {
             return Err(format!("field {values} of an event of kind {kind} is cut off"));
@@ -531,11 +531,12 @@ impl Look<'_> {
         Ok((delta, rest.len() - last.rest().len()))
     }
 
-    fn value(&mut self, session: &Session, tables: &Tables, value: Value<'_>) {
+    fn value(&mut self, tables: &Tables, value: Value<'_>) {
         match value {
             Value::String(id) => self.defined("string", id, tables.string(id).is_some()),
             Value::Stack(id) => self.defined("stack", id, tables.stack(id).is_some()),
-            Value::Thread(id) => self.defined("thread", id, session.thread(id).is_some()),
+            // A thread that was created may be known later, or never.
+            Value::Thread(_) => {}
             Value::Kind(kind) if kind >= KIND_DYNAMIC => {
                 self.defined("site", kind, tables.site(kind).is_some());
             }

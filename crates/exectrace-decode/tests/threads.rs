@@ -2,6 +2,7 @@
 
 use trace::encode::schema;
 use trace_decode::Session;
+use trace_decode::Validate;
 use trace_testkit::Body;
 use trace_testkit::TraceBuilder;
 use trace_testkit::expect::everything;
@@ -36,6 +37,25 @@ fn what_has_no_number_is_no_thread_of_the_session() {
     assert_eq!(s.thread(0), None);
     assert_eq!(unregistered(&s), [(900, "still idle".into())]);
     assert_eq!(everything(&t.bytes, 100).problems, []);
+}
+
+/// Who creates a thread writes before the thread is known, and perhaps it never is.
+#[test]
+fn a_thread_that_was_created_may_stay_unknown() {
+    let mut t = TraceBuilder::new(1);
+    t.session(0, 1);
+    t.definitions(|d| _ = d.thread(1, 901, "main"));
+    t.events(1, 0, |e| {
+        e.timed(1, |w, d| schema::ThreadCreate::put(w, d, 2, 0));
+        e.timed(1, |w, d| schema::ThreadCreate::put(w, d, 3, 0));
+    });
+    t.definitions(|d| _ = d.thread(2, 902, "second"));
+    t.events(2, 0, |e| _ = e.timed(1, |w, d| schema::ThreadStart::put(w, d)));
+    t.end(10);
+    let mut v = Validate::new();
+    v.push(&t.bytes).unwrap();
+    v.finish().unwrap();
+    assert_eq!((v.problems(), v.events()), (&[][..], 3));
 }
 
 #[test]
