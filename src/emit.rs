@@ -103,6 +103,10 @@ pub trait Emission {
     fn changes(&self) -> Option<u32> {
         None
     }
+    /// Whether nothing is written but what a fresh buffer opens with: then nothing can be lost.
+    fn is_nothing(&self) -> bool {
+        false
+    }
     /// Whether the event belongs to a session that is over: it is dropped in silence.
     fn is_stale(&self, _l: &Local) -> bool {
         false
@@ -469,6 +473,9 @@ fn waits(l: &Local, sp: u64) -> bool {
 /// next buffer says what is open.
 fn count_loss(l: &Local, e: &dyn Emission, cause: Cause) -> Outcome {
     let (Some(m), Some(r)) = (registry::mapping(), l.record()) else { return Outcome::Off };
+    if e.is_nothing() {
+        return Outcome::Off;
+    }
     if let Some(session) = e.changes() {
         if session != m.front().ordinal.load(Relaxed) {
             return Outcome::Off;
@@ -927,19 +934,24 @@ pub unsafe extern "C" fn thread_exits(_value: *mut c_void) {
 }
 
 /// Counts a loss that was found outside the section. Signal-safe.
-pub fn lose(cause: Cause) {
-    let Some(m) = registry::mapping() else { return };
+pub fn lose(cause: Cause) -> Outcome {
+    let Some(m) = registry::mapping() else { return Outcome::Off };
     local::with(|l| match l.record() {
         Some(r) if r.is_out() => {
             gate::enter(&r.busy, l.gate(), local::NEVER, sys::sp() as u64);
             // With the gate shut the session's account is closed, or soon to be.
-            if look(l) != gate::OFF {
+            let open = look(l) != gate::OFF;
+            if open {
                 r.lose(cause);
             }
             gate::leave(&r.busy);
+            if open { Outcome::Lost(cause) } else { Outcome::Off }
         }
-        _ => m.lose(cause),
-    });
+        _ => {
+            m.lose(cause);
+            Outcome::Lost(cause)
+        }
+    })
 }
 
 /// The running session's ordinal as this thread last saw it, its open spans and its task.
@@ -956,6 +968,11 @@ pub fn standing(l: &Local) -> (u32, u32, u64) {
 struct Announcement;
 
 impl Emission for Announcement {
+    // The start itself is not lost: it opens the thread's first buffer, whenever that is.
+    fn is_nothing(&self) -> bool {
+        true
+    }
+
     fn len_max(&self) -> usize {
         0
     }

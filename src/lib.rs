@@ -116,6 +116,7 @@ pub mod __private {
     pub use crate::annotate::mark;
     pub use crate::annotate::plain;
     pub use crate::annotate::task::begin_task;
+    pub use crate::annotate::task::begin_task_told;
     pub use crate::annotate::value::Arg;
     pub use crate::annotate::value::TaskId;
     pub use crate::encode::schema::Class;

@@ -8,6 +8,7 @@ use std::panic::catch_unwind;
 use crate::annotate::value::TaskId;
 use crate::annotate::value::Text;
 use crate::emit;
+use crate::emit::Outcome;
 use crate::encode::schema::Cause;
 use crate::encode::wire::LOG_BYTES_MAX;
 use crate::mapping::Mapping;
@@ -94,10 +95,11 @@ impl Drop for Scratch {
 
 /// Formats a text and emits it. The switch was seen on.
 ///
-/// A panic while formatting is caught: the event is counted as lost and the program goes on.
+/// A panic while formatting is caught: the event is counted as lost and the program goes on. What
+/// became of the event is told to tests that account for every event.
 #[doc(hidden)]
 #[inline(never)]
-pub fn log(site: &'static Site, task: Option<u64>, text: fmt::Arguments<'_>) {
+pub fn log(site: &'static Site, task: Option<u64>, text: fmt::Arguments<'_>) -> Outcome {
     let mut scratch = Scratch { near: [0; STACK_BYTES], far: None, len: 0, whole: 0 };
     match text.as_str() {
         Some(text) => {
@@ -106,8 +108,7 @@ pub fn log(site: &'static Site, task: Option<u64>, text: fmt::Arguments<'_>) {
         None => {
             let done = catch_unwind(AssertUnwindSafe(|| scratch.write_fmt(text)));
             if done.is_err() {
-                emit::lose(Cause::Panicked);
-                return;
+                return emit::lose(Cause::Panicked);
             }
         }
     }
@@ -115,5 +116,5 @@ pub fn log(site: &'static Site, task: Option<u64>, text: fmt::Arguments<'_>) {
     match task {
         Some(task) => crate::annotate::mark(site, (TaskId(task), text)),
         None => crate::annotate::mark(site, (text,)),
-    };
+    }
 }

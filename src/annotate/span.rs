@@ -67,13 +67,44 @@ impl Span {
     #[doc(hidden)]
     #[inline(always)]
     pub fn begin<V: Values>(site: &'static Site, values: V) -> Span {
+        Span::begin_told(site, values).0
+    }
+
+    /// The same, and what became of the event: for tests that account for every event.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub fn begin_told<V: Values>(site: &'static Site, values: V) -> (Span, Outcome) {
         let place = local::with(|l| emit::standing(l).1) & !HOLES;
-        match emit::emit(Begin { site, values }) {
+        let outcome = emit::emit(Begin { site, values });
+        let span = match outcome {
             Outcome::Recorded => {
                 Span { session: local::with(|l| l.session.get()), place, _thread: PhantomData }
             }
             Outcome::Nested => Span { session: 1, place: NESTED, _thread: PhantomData },
             _ => Span::OFF,
+        };
+        (span, outcome)
+    }
+
+    /// Ends it and says what became of the event.
+    #[doc(hidden)]
+    pub fn end_told(self) -> Outcome {
+        let mut span = std::mem::ManuallyDrop::new(self);
+        span.end()
+    }
+
+    #[inline(always)]
+    fn end(&mut self) -> Outcome {
+        if self.session == 0 || !registry::is_on() {
+            return Outcome::Off;
+        }
+        let (session, place) = (self.session, self.place);
+        // With holes in it the depth is no place's next.
+        let depth = local::with(|l| emit::standing(l).1);
+        if depth == place + 1 {
+            emit::emit(End { session })
+        } else {
+            end_elsewhere(session, place, depth)
         }
     }
 }
@@ -81,32 +112,23 @@ impl Span {
 impl Drop for Span {
     #[inline(always)]
     fn drop(&mut self) {
-        if self.session == 0 || !registry::is_on() {
-            return;
-        }
-        let (session, place) = (self.session, self.place);
-        // With holes in it the depth is no place's next.
-        let depth = local::with(|l| emit::standing(l).1);
-        if depth == place + 1 {
-            emit::emit(End { session });
-        } else {
-            end_elsewhere(session, place, depth);
-        }
+        self.end();
     }
 }
 
 #[cold]
-fn end_elsewhere(session: u32, place: u32, depth: u32) {
+fn end_elsewhere(session: u32, place: u32, depth: u32) -> Outcome {
     if place == NESTED {
         // Still inside the event that it was begun in: its end goes where its begin went.
         if local::with(|l| l.registered() && l.busy().load(Relaxed) != 0) {
-            emit::emit(emit::Plain { kind: Kind::SpanEnd, fields: [] });
+            return emit::emit(emit::Plain { kind: Kind::SpanEnd, fields: [] });
         }
     } else if place < depth & !HOLES {
         let innermost = place + 1 == depth & !HOLES;
         let before = place - local::with(|l| l.ended_below(place));
-        emit::emit(EndAt { session, place, before, innermost });
+        return emit::emit(EndAt { session, place, before, innermost });
     }
+    Outcome::Off
 }
 
 /// The event that begins a span.

@@ -53,43 +53,75 @@ impl Task {
     /// other events of the thread belong to it meanwhile. Without effect in a signal handler that
     /// has interrupted an event, which keeps its own task.
     pub fn enter(&self) -> Entered<'_> {
+        self.enter_told().0
+    }
+
+    /// The same, and what became of the event: for tests that account for every event.
+    #[doc(hidden)]
+    pub fn enter_told(&self) -> (Entered<'_>, Outcome) {
         let off = Entered { before: 0, session: 0, _life: PhantomData };
         let inside = local::with(|l| l.registered() && l.busy().load(Relaxed) != 0);
         if self.session == 0 || !registry::is_on() || inside {
-            return off;
+            return (off, Outcome::Off);
         }
         let before = local::with(|l| emit::standing(l).2);
-        match emit::emit(Switch { task: self.id, session: self.session }) {
+        let outcome = emit::emit(Switch { task: self.id, session: self.session });
+        let entered = match outcome {
             // Lost: the thread works for it all the same, and its next buffer says so.
             Outcome::Recorded | Outcome::Lost(_) => {
                 Entered { before, session: self.session, _life: PhantomData }
             }
             _ => off,
-        }
+        };
+        (entered, outcome)
     }
 
     /// Ends it. The same as dropping it.
     pub fn end(self) {}
+
+    /// Ends it and says what became of the event.
+    #[doc(hidden)]
+    pub fn end_told(self) -> Outcome {
+        std::mem::ManuallyDrop::new(self).end_now()
+    }
+
+    fn end_now(&self) -> Outcome {
+        match self.session != 0 && registry::is_on() {
+            true => emit::emit(End { task: self.id, session: self.session }),
+            false => Outcome::Off,
+        }
+    }
 }
 
 impl Drop for Task {
     fn drop(&mut self) {
-        if self.session != 0 && registry::is_on() {
-            emit::emit(End { task: self.id, session: self.session });
-        }
+        self.end_now();
     }
 }
 
 /// Begins a task with these fields. The switch was seen on.
 #[doc(hidden)]
 pub fn begin_task<V: Values>(site: &'static Site, parent: Option<u64>, values: V) -> Task {
-    let Some(id) = next_id() else { return Task::OFF };
+    begin_task_told(site, parent, values).0
+}
+
+/// The same, and what became of the event: for tests that account for every event.
+#[doc(hidden)]
+#[inline(always)]
+pub fn begin_task_told<V: Values>(
+    site: &'static Site,
+    parent: Option<u64>,
+    values: V,
+) -> (Task, Outcome) {
+    let Some(id) = next_id() else { return (Task::OFF, Outcome::Off) };
     let parent = parent.unwrap_or_else(current_task);
     let values = (TaskId(id), TaskId(parent), values);
-    match emit::emit(Begin { site, values, id, parent }) {
+    let outcome = emit::emit(Begin { site, values, id, parent });
+    let task = match outcome {
         Outcome::Off => Task::OFF,
         _ => Task { id, session: local::with(|l| l.session.get()) },
-    }
+    };
+    (task, outcome)
 }
 
 /// The id of the calling thread's current task; 0 without one.
@@ -124,11 +156,25 @@ pub struct Entered<'a> {
     _life: PhantomData<(&'a Task, *const ())>,
 }
 
+impl Entered<'_> {
+    /// Leaves the task and says which one was entered again and what became of the event.
+    #[doc(hidden)]
+    pub fn leave_told(self) -> (u64, Outcome) {
+        let entered = std::mem::ManuallyDrop::new(self);
+        (entered.before, entered.leave())
+    }
+
+    fn leave(&self) -> Outcome {
+        match self.session != 0 && registry::is_on() {
+            true => emit::emit(Switch { task: self.before, session: self.session }),
+            false => Outcome::Off,
+        }
+    }
+}
+
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
-        if self.session != 0 && registry::is_on() {
-            emit::emit(Switch { task: self.before, session: self.session });
-        }
+        self.leave();
     }
 }
 
