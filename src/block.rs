@@ -72,6 +72,11 @@ impl Wait {
         local::with(emit::unblock);
     }
 
+    /// The same wait with another object: what a call waited for may be known only at its end.
+    pub fn of(self, object: u64) -> Wait {
+        Wait { object, ..self }
+    }
+
     /// The wait is over, and was of no interest: nothing is written.
     #[inline]
     pub fn forget(self) {

@@ -52,7 +52,7 @@ pub unsafe fn syscall(
         // SAFETY: the caller's promise.
         return unsafe { futex([a, b, c, d, e, f]) };
     }
-    if real::known_syscall().is_none() {
+    if !real::is_resolved() {
         // Before the lookup, which itself may get here.
         // SAFETY: the caller's promise.
         let r = unsafe { raw::system_call(number as usize, [a, b, c, d, e, f]) };

@@ -23,8 +23,12 @@ mod table;
 #[doc(hidden)]
 pub mod bodies;
 mod c11;
+mod calls;
+mod descriptors;
+mod files;
 mod futex;
 mod locks;
+mod pauses;
 mod raw;
 #[doc(hidden)]
 pub mod real;
@@ -39,15 +43,36 @@ pub use settings::Options;
 pub use settings::ParseOptionsError;
 pub use settings::set;
 pub use thread::thread_ends;
-pub use waiters::forget as forget_waiters;
+
+/// In a forked child: forgets what was the parent's, the waits of its threads and what its trace
+/// says of descriptors.
+pub fn forget_parent() {
+    waiters::forget();
+    descriptors::forget_range(0, u32::MAX);
+}
 
 /// The types of C that the hooks' signatures name.
 #[doc(hidden)]
 pub mod c {
+    pub use libc::addrinfo;
+    pub use libc::c_char;
     pub use libc::c_int;
     pub use libc::c_long;
+    pub use libc::c_uint;
     pub use libc::c_void;
     pub use libc::clockid_t;
+    pub use libc::epoll_event;
+    pub use libc::fd_set;
+    pub use libc::id_t;
+    pub use libc::idtype_t;
+    pub use libc::iovec;
+    pub use libc::mmsghdr;
+    pub use libc::mode_t;
+    pub use libc::msghdr;
+    pub use libc::nfds_t;
+    pub use libc::off_t;
+    pub use libc::pid_t;
+    pub use libc::pollfd;
     pub use libc::pthread_attr_t;
     pub use libc::pthread_barrier_t;
     pub use libc::pthread_cond_t;
@@ -55,8 +80,16 @@ pub mod c {
     pub use libc::pthread_rwlock_t;
     pub use libc::pthread_spinlock_t;
     pub use libc::pthread_t;
+    pub use libc::rusage;
     pub use libc::sem_t;
+    pub use libc::siginfo_t;
+    pub use libc::sigset_t;
+    pub use libc::size_t;
+    pub use libc::sockaddr;
+    pub use libc::socklen_t;
+    pub use libc::ssize_t;
     pub use libc::timespec;
+    pub use libc::timeval;
 
     /// What a thread runs.
     pub type Start = unsafe extern "C-unwind" fn(*mut c_void) -> *mut c_void;
@@ -69,5 +102,6 @@ pub mod c {
 macro_rules! hooks {
     () => {
         $crate::each_hook!($crate::define_symbols);
+        $crate::each_call!($crate::define_symbols);
     };
 }

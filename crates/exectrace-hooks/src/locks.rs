@@ -2,7 +2,8 @@
 //! locks.
 //!
 //! 1. What is free is taken by the call that never waits, which is exact for every type of lock but
-//!    one (a mutex that raises its holder's priority goes straight through); only a wait is an event.
+//!    one (a mutex that raises its holder's priority goes straight through); only a wait is an
+//!    event.
 //! 2. A release is an event only where a hook has seen a thread begin to wait for it.
 //! 3. An unlocked lock is not looked at again: its memory may be gone.
 
@@ -214,7 +215,9 @@ fn take_rw(
     }
 }
 
-macro_rules! rwlocks { ($( $name:ident $op:ident $attempt:ident ($($arg:ident: $type:ty),*); )*) => { $(
+macro_rules! rwlocks { ($(
+    $name:ident $op:ident $attempt:ident ($($arg:ident: $type:ty),*);
+)*) => { $(
     /// # Safety
     /// - As the function of this name.
     #[inline]

@@ -8,6 +8,7 @@
 use std::ffi::CStr;
 use std::ffi::c_int;
 use std::ffi::c_void;
+use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicPtr;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -29,12 +30,6 @@ impl Real {
     pub fn get(&self) -> *mut c_void {
         let at = self.at.load(Relaxed);
         if at.is_null() { self.find() } else { at }
-    }
-
-    /// Its address where it was found already.
-    #[inline(always)]
-    pub fn known(&self) -> Option<*mut c_void> {
-        Some(self.at.load(Relaxed)).filter(|at| !at.is_null())
     }
 
     #[cold]
@@ -67,56 +62,91 @@ extern "C" fn missing() -> c_int {
     -1
 }
 
-macro_rules! define_reals { ($(
-    $name:ident $version:literal: fn($($arg:ident: $type:ty),* $(,)?) -> $result:ty;
-)*) => {
-    /// Where they are, under their names in capitals' stead.
-    #[allow(non_upper_case_globals)]
-    mod at {
-        $( pub static $name: super::Real = super::Real::new(
-            match std::ffi::CStr::from_bytes_with_nul(concat!(stringify!($name), "\0").as_bytes()) {
-                Ok(name) => name,
-                Err(_) => panic!("a name has no zero"),
-            },
-            match std::ffi::CStr::from_bytes_with_nul(concat!($version, "\0").as_bytes()) {
-                Ok(version) => version,
-                Err(_) => panic!("a version has no zero"),
-            },
-        ); )*
-    }
+macro_rules! define_reals {
+    ($( $name:ident: $class:ident $op:ident $how:ident($object:expr)
+        fn($($arg:ident: $type:ty),* $(,)?) -> $result:ty;
+    )*) => {
+        define_reals! { $( $name "": fn($($arg: $type),*) -> $result; )* }
+    };
+    ($( $name:ident $version:literal: fn($($arg:ident: $type:ty),* $(,)?) -> $result:ty; )*) => {
+        /// Where they are.
+        #[allow(non_upper_case_globals)]
+        mod at {
+            use super::super::Real;
+            use super::super::zero_ended;
 
-    /// Where `syscall` is, once it is known.
-    pub fn known_syscall() -> Option<*mut c_void> {
-        at::syscall.known()
-    }
-
-    /// Looks for all of them.
-    pub fn resolve_all() {
-        $( at::$name.get(); )*
-    }
-
-    $(
-        /// The function of libc.
-        ///
-        /// # Safety
-        /// - libc's contract for it.
-        #[allow(clippy::too_many_arguments)]
-        #[inline(always)]
-        pub unsafe fn $name($($arg: $type),*) -> $result {
-            let at = at::$name.get();
-            // SAFETY: what libc has under this name has this signature.
-            let call = unsafe {
-                std::mem::transmute::<
-                    *mut std::ffi::c_void,
-                    unsafe extern "C-unwind" fn($($type),*) -> $result,
-                >(at)
-            };
-            // SAFETY: the caller's promise.
-            unsafe { call($($arg),*) }
+            $(
+                /// Where this one is.
+                pub static $name: Real = Real::new(
+                    zero_ended(concat!(stringify!($name), "\0")),
+                    zero_ended(concat!($version, "\0")),
+                );
+            )*
         }
-    )*
-} }
 
-#[allow(clippy::wildcard_imports)] // The signatures' types.
-use crate::c::*;
-each_hook!(define_reals);
+        /// Looks for all of them.
+        pub fn resolve_all() {
+            $( at::$name.get(); )*
+        }
+
+        $(
+            /// The function of libc.
+            ///
+            /// # Safety
+            /// - libc's contract for it.
+            #[allow(clippy::too_many_arguments)]
+            #[inline(always)]
+            pub unsafe fn $name($($arg: $type),*) -> $result {
+                let at = at::$name.get();
+                // SAFETY: what libc has under this name has this signature.
+                let call = unsafe {
+                    std::mem::transmute::<
+                        *mut std::ffi::c_void,
+                        unsafe extern "C-unwind" fn($($type),*) -> $result,
+                    >(at)
+                };
+                // SAFETY: the caller's promise.
+                unsafe { call($($arg),*) }
+            }
+        )*
+    };
+}
+
+const fn zero_ended(text: &'static str) -> &'static CStr {
+    match CStr::from_bytes_with_nul(text.as_bytes()) {
+        Ok(text) => text,
+        Err(_) => panic!("a zero inside"),
+    }
+}
+
+/// Those with bodies of their own.
+pub mod own {
+    #[allow(clippy::wildcard_imports)] // The signatures' types.
+    use crate::c::*;
+    each_hook!(define_reals);
+}
+
+/// Those that are recorded alike.
+pub mod alike {
+    #[allow(clippy::wildcard_imports)] // The signatures' types.
+    use crate::c::*;
+    each_call!(define_reals);
+}
+
+pub use alike::*;
+pub use own::*;
+
+static RESOLVED: AtomicBool = AtomicBool::new(false);
+
+/// Whether all were looked for.
+#[inline(always)]
+pub fn is_resolved() -> bool {
+    RESOLVED.load(Relaxed)
+}
+
+/// Looks for all of them.
+pub fn resolve_all() {
+    own::resolve_all();
+    alike::resolve_all();
+    RESOLVED.store(true, Relaxed);
+}

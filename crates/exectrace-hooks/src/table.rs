@@ -1,9 +1,11 @@
-//! The table of all functions of libc that are stood in for: one line each, with the signature.
+//! The tables of all functions of libc that are stood in for, with their signatures: those with
+//! bodies of their own, and those that are all recorded alike.
 //!
-//! From it come the symbols that [`hooks`](crate::hooks) defines, and the functions of libc behind
-//! them in [`real`](crate::real). The bodies have the same names in [`bodies`](crate::bodies).
+//! From them come the symbols that [`hooks`](crate::hooks) defines, and the functions of libc
+//! behind them in [`real`](crate::real). The bodies have the same names in
+//! [`bodies`](crate::bodies).
 
-/// Hands the table to the macro that is named.
+/// Hands the table of functions with bodies of their own to the macro that is named.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! each_hook { ($($then:tt)*) => { $($then)*! {
@@ -55,24 +57,175 @@ macro_rules! each_hook { ($($then:tt)*) => { $($then)*! {
     cnd_broadcast "": fn(cond: *mut pthread_cond_t) -> c_int;
     thrd_create "": fn(thread: *mut pthread_t, start: Start11, argument: *mut c_void) -> c_int;
     thrd_join "": fn(thread: pthread_t, value: *mut c_int) -> c_int;
+    clock_nanosleep "": fn(clock: clockid_t, flags: c_int, time: *const timespec,
+        left: *mut timespec) -> c_int;
+    sleep "": fn(seconds: c_uint) -> c_uint;
+    sigwait "": fn(set: *const sigset_t, signal: *mut c_int) -> c_int;
+    msync "": fn(at: *mut c_void, n: size_t, flags: c_int) -> c_int;
+    getaddrinfo "": fn(node: *const c_char, service: *const c_char, hints: *const addrinfo,
+        found: *mut *mut addrinfo) -> c_int;
+    open "": fn(path: *const c_char, flags: c_int, mode: mode_t) -> c_int;
+    open64 "": fn(path: *const c_char, flags: c_int, mode: mode_t) -> c_int;
+    openat "": fn(at: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int;
+    openat64 "": fn(at: c_int, path: *const c_char, flags: c_int, mode: mode_t) -> c_int;
+    creat "": fn(path: *const c_char, mode: mode_t) -> c_int;
+    creat64 "": fn(path: *const c_char, mode: mode_t) -> c_int;
+    __open_2 "": fn(path: *const c_char, flags: c_int) -> c_int;
+    __open64_2 "": fn(path: *const c_char, flags: c_int) -> c_int;
+    __openat_2 "": fn(at: c_int, path: *const c_char, flags: c_int) -> c_int;
+    __openat64_2 "": fn(at: c_int, path: *const c_char, flags: c_int) -> c_int;
+    socket "": fn(domain: c_int, kind: c_int, protocol: c_int) -> c_int;
+    eventfd "": fn(value: c_uint, flags: c_int) -> c_int;
+    timerfd_create "": fn(clock: c_int, flags: c_int) -> c_int;
+    epoll_create "": fn(size: c_int) -> c_int;
+    epoll_create1 "": fn(flags: c_int) -> c_int;
+    dup "": fn(fd: c_int) -> c_int;
+    dup2 "": fn(from: c_int, to: c_int) -> c_int;
+    dup3 "": fn(from: c_int, to: c_int, flags: c_int) -> c_int;
+    pipe "": fn(fds: *mut c_int) -> c_int;
+    pipe2 "": fn(fds: *mut c_int, flags: c_int) -> c_int;
+    socketpair "": fn(domain: c_int, kind: c_int, protocol: c_int, fds: *mut c_int) -> c_int;
+    accept "": fn(fd: c_int, from: *mut sockaddr, len: *mut socklen_t) -> c_int;
+    accept4 "": fn(fd: c_int, from: *mut sockaddr, len: *mut socklen_t, flags: c_int) -> c_int;
+    close "": fn(fd: c_int) -> c_int;
+    close_range "": fn(from: c_uint, to: c_uint, flags: c_int) -> c_int;
+    closefrom "": fn(from: c_int) -> ();
+    fcntl "": fn(fd: c_int, command: c_int, argument: usize) -> c_int;
+    fcntl64 "": fn(fd: c_int, command: c_int, argument: usize) -> c_int;
+} } }
+
+/// Hands the table of calls that are recorded alike to the macro that is named: class, call of the
+/// trace, what is kept, and the object.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! each_call { ($($then:tt)*) => { $($then)*! {
+    read: IO Read short(fd(f)) fn(f: c_int, to: *mut c_void, n: size_t) -> ssize_t;
+    pread: IO Read short(fd(f)) fn(f: c_int, to: *mut c_void, n: size_t, at: off_t) -> ssize_t;
+    pread64: IO Read short(fd(f)) fn(f: c_int, to: *mut c_void, n: size_t, at: off_t) -> ssize_t;
+    readv: IO Read short(fd(f)) fn(f: c_int, v: *const iovec, n: c_int) -> ssize_t;
+    preadv: IO Read short(fd(f)) fn(f: c_int, v: *const iovec, n: c_int, at: off_t) -> ssize_t;
+    preadv64: IO Read short(fd(f)) fn(f: c_int, v: *const iovec, n: c_int, at: off_t) -> ssize_t;
+    preadv2: IO Read short(fd(f)) fn(f: c_int, v: *const iovec, n: c_int, at: off_t,
+        flags: c_int) -> ssize_t;
+    preadv64v2: IO Read short(fd(f)) fn(f: c_int, v: *const iovec, n: c_int, at: off_t,
+        flags: c_int) -> ssize_t;
+    __read_chk: IO Read short(fd(f)) fn(f: c_int, to: *mut c_void, n: size_t, room: size_t)
+        -> ssize_t;
+    __pread_chk: IO Read short(fd(f)) fn(f: c_int, to: *mut c_void, n: size_t, at: off_t,
+        room: size_t) -> ssize_t;
+    __pread64_chk: IO Read short(fd(f)) fn(f: c_int, to: *mut c_void, n: size_t, at: off_t,
+        room: size_t) -> ssize_t;
+    write: IO Write writes(fd(f)) fn(f: c_int, from: *const c_void, n: size_t) -> ssize_t;
+    pwrite: IO Write short(fd(f)) fn(f: c_int, from: *const c_void, n: size_t, at: off_t)
+        -> ssize_t;
+    pwrite64: IO Write short(fd(f)) fn(f: c_int, from: *const c_void, n: size_t, at: off_t)
+        -> ssize_t;
+    writev: IO Write writes(fd(f)) fn(f: c_int, v: *const iovec, n: c_int) -> ssize_t;
+    pwritev: IO Write short(fd(f)) fn(f: c_int, v: *const iovec, n: c_int, at: off_t) -> ssize_t;
+    pwritev64: IO Write short(fd(f)) fn(f: c_int, v: *const iovec, n: c_int, at: off_t)
+        -> ssize_t;
+    pwritev2: IO Write short(fd(f)) fn(f: c_int, v: *const iovec, n: c_int, at: off_t,
+        flags: c_int) -> ssize_t;
+    pwritev64v2: IO Write short(fd(f)) fn(f: c_int, v: *const iovec, n: c_int, at: off_t,
+        flags: c_int) -> ssize_t;
+    eventfd_read: IO Read short(fd(f)) fn(f: c_int, value: *mut u64) -> c_int;
+    sendfile: IO Copy writes(fd(f)) fn(f: c_int, from: c_int, at: *mut off_t, n: size_t)
+        -> ssize_t;
+    sendfile64: IO Copy writes(fd(f)) fn(f: c_int, from: c_int, at: *mut off_t, n: size_t)
+        -> ssize_t;
+    splice: IO Copy writes(fd(to)) fn(from: c_int, at: *mut off_t, to: c_int, to_at: *mut off_t,
+        n: size_t, flags: c_uint) -> ssize_t;
+    tee: IO Copy writes(fd(to)) fn(from: c_int, to: c_int, n: size_t, flags: c_uint) -> ssize_t;
+    copy_file_range: IO Copy short(fd(to)) fn(from: c_int, at: *mut off_t, to: c_int,
+        to_at: *mut off_t, n: size_t, flags: c_uint) -> ssize_t;
+    fsync: IO Sync short(fd(f)) fn(f: c_int) -> c_int;
+    fdatasync: IO Sync short(fd(f)) fn(f: c_int) -> c_int;
+    syncfs: IO Sync short(fd(f)) fn(f: c_int) -> c_int;
+    sync_file_range: IO Sync short(fd(f)) fn(f: c_int, at: off_t, n: off_t, flags: c_uint)
+        -> c_int;
+    flock: IO FileLock short(fd(f)) fn(f: c_int, operation: c_int) -> c_int;
+    lockf: IO FileLock short(fd(f)) fn(f: c_int, command: c_int, n: off_t) -> c_int;
+    lockf64: IO FileLock short(fd(f)) fn(f: c_int, command: c_int, n: off_t) -> c_int;
+    connect: NET Connect short(fd(f)) fn(f: c_int, to: *const sockaddr, len: socklen_t) -> c_int;
+    recv: NET Receive short(fd(f)) fn(f: c_int, to: *mut c_void, n: size_t, flags: c_int)
+        -> ssize_t;
+    recvfrom: NET Receive short(fd(f)) fn(f: c_int, to: *mut c_void, n: size_t, flags: c_int,
+        from: *mut sockaddr, len: *mut socklen_t) -> ssize_t;
+    recvmsg: NET Receive short(fd(f)) fn(f: c_int, message: *mut msghdr, flags: c_int) -> ssize_t;
+    recvmmsg: NET Receive short(fd(f)) fn(f: c_int, messages: *mut mmsghdr, n: c_uint,
+        flags: c_int, limit: *mut timespec) -> c_int;
+    __recv_chk: NET Receive short(fd(f)) fn(f: c_int, to: *mut c_void, n: size_t, room: size_t,
+        flags: c_int) -> ssize_t;
+    __recvfrom_chk: NET Receive short(fd(f)) fn(f: c_int, to: *mut c_void, n: size_t,
+        room: size_t, flags: c_int, from: *mut sockaddr, len: *mut socklen_t) -> ssize_t;
+    send: NET Send writes(fd(f)) fn(f: c_int, from: *const c_void, n: size_t, flags: c_int)
+        -> ssize_t;
+    sendto: NET Send writes(fd(f)) fn(f: c_int, from: *const c_void, n: size_t, flags: c_int,
+        to: *const sockaddr, len: socklen_t) -> ssize_t;
+    sendmsg: NET Send writes(fd(f)) fn(f: c_int, message: *const msghdr, flags: c_int) -> ssize_t;
+    sendmmsg: NET Send writes(fd(f)) fn(f: c_int, messages: *mut mmsghdr, n: c_uint, flags: c_int)
+        -> c_int;
+    poll: NET Poll short(0) fn(fds: *mut pollfd, n: nfds_t, limit: c_int) -> c_int;
+    ppoll: NET Poll short(0) fn(fds: *mut pollfd, n: nfds_t, limit: *const timespec,
+        mask: *const sigset_t) -> c_int;
+    __poll_chk: NET Poll short(0) fn(fds: *mut pollfd, n: nfds_t, limit: c_int, room: size_t)
+        -> c_int;
+    __ppoll_chk: NET Poll short(0) fn(fds: *mut pollfd, n: nfds_t, limit: *const timespec,
+        mask: *const sigset_t, room: size_t) -> c_int;
+    select: NET Select short(0) fn(n: c_int, r: *mut fd_set, w: *mut fd_set, e: *mut fd_set,
+        limit: *mut timeval) -> c_int;
+    pselect: NET Select short(0) fn(n: c_int, r: *mut fd_set, w: *mut fd_set, e: *mut fd_set,
+        limit: *const timespec, mask: *const sigset_t) -> c_int;
+    epoll_wait: NET EpollWait short(fd(f)) fn(f: c_int, events: *mut epoll_event, n: c_int,
+        limit: c_int) -> c_int;
+    epoll_pwait: NET EpollWait short(fd(f)) fn(f: c_int, events: *mut epoll_event, n: c_int,
+        limit: c_int, mask: *const sigset_t) -> c_int;
+    epoll_pwait2: NET EpollWait short(fd(f)) fn(f: c_int, events: *mut epoll_event, n: c_int,
+        limit: *const timespec, mask: *const sigset_t) -> c_int;
+    nanosleep: SLEEP Sleep long(nanos(time)) fn(time: *const timespec, left: *mut timespec)
+        -> c_int;
+    usleep: SLEEP Sleep long(u64::from(time) * 1_000) fn(time: c_uint) -> c_int;
+    thrd_sleep: SLEEP Sleep long(nanos(time)) fn(time: *const timespec, left: *mut timespec)
+        -> c_int;
+    sched_yield: SCHED Yield long(0) fn() -> c_int;
+    pause: PROCESS WaitSignal long(0) fn() -> c_int;
+    sigsuspend: PROCESS WaitSignal long(0) fn(mask: *const sigset_t) -> c_int;
+    sigwaitinfo: PROCESS WaitSignal short(0) fn(set: *const sigset_t, info: *mut siginfo_t)
+        -> c_int;
+    sigtimedwait: PROCESS WaitSignal short(0) fn(set: *const sigset_t, info: *mut siginfo_t,
+        limit: *const timespec) -> c_int;
+    wait: PROCESS WaitProcess short(0) fn(status: *mut c_int) -> pid_t;
+    waitpid: PROCESS WaitProcess short(process(pid)) fn(pid: pid_t, status: *mut c_int,
+        options: c_int) -> pid_t;
+    wait3: PROCESS WaitProcess short(0) fn(status: *mut c_int, options: c_int,
+        usage: *mut rusage) -> pid_t;
+    wait4: PROCESS WaitProcess short(process(pid)) fn(pid: pid_t, status: *mut c_int,
+        options: c_int, usage: *mut rusage) -> pid_t;
+    waitid: PROCESS WaitProcess short(0) fn(kind: idtype_t, id: id_t, info: *mut siginfo_t,
+        options: c_int) -> c_int;
 } } }
 
 /// The symbols: each calls its body.
 #[doc(hidden)]
 #[macro_export]
-macro_rules! define_symbols { ($(
-    $name:ident $version:literal: fn($($arg:ident: $type:ty),* $(,)?) -> $result:ty;
-)*) => {
-    const _: () = {
-        #[allow(unused_imports)]
-        use $crate::c::*;
-        $(
-            #[allow(missing_docs, clippy::missing_safety_doc, clippy::too_many_arguments)]
-            #[unsafe(no_mangle)]
-            pub unsafe extern "C-unwind" fn $name($($arg: $type),*) -> $result {
-                // SAFETY: the caller keeps to libc's contract for this function.
-                unsafe { $crate::bodies::$name($($arg),*) }
-            }
-        )*
+macro_rules! define_symbols {
+    ($( $name:ident: $class:ident $op:ident $how:ident($object:expr)
+        fn($($arg:ident: $type:ty),* $(,)?) -> $result:ty;
+    )*) => {
+        $crate::define_symbols! { $( $name "": fn($($arg: $type),*) -> $result; )* }
     };
-} }
+    ($( $name:ident $version:literal: fn($($arg:ident: $type:ty),* $(,)?) -> $result:ty; )*) => {
+        const _: () = {
+            #[allow(unused_imports)]
+            use $crate::c::*;
+            $(
+                #[allow(missing_docs, clippy::missing_safety_doc, clippy::too_many_arguments)]
+                #[unsafe(no_mangle)]
+                pub unsafe extern "C-unwind" fn $name($($arg: $type),*) -> $result {
+                    // SAFETY: the caller keeps to libc's contract for this function.
+                    unsafe { $crate::bodies::$name($($arg),*) }
+                }
+            )*
+        };
+    };
+}

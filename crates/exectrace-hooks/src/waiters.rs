@@ -1,5 +1,5 @@
-//! How many threads wait at an address, as far as the hooks have seen them begin: so that the end of
-//! a lock that nobody waits for costs one load, and is no event.
+//! How many threads wait at an address, as far as the hooks have seen them begin: so that the
+//! release of a lock that nobody waits for costs one load, and is no event.
 //!
 //! Addresses share places by chance: then an unlock is an event that woke nobody, and no more.
 

@@ -30,16 +30,34 @@ impl Waiting {
         }
     }
 
+    /// Whether anything is recorded of it.
+    pub fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Whether it is to be written: always, or where the thread slept.
+    #[inline]
+    pub fn is_kept(&self, always: bool) -> bool {
+        self.0.as_ref().is_some_and(|wait| always || wait.age() >= settings::slept_ticks())
+    }
+
+    /// It is over and of no interest.
+    #[inline]
+    pub fn forget(mut self) {
+        if let Some(wait) = self.0.take() {
+            wait.forget();
+        }
+    }
+
+    /// The same wait with another object.
+    pub fn of(mut self, object: u64) -> Waiting {
+        Waiting(self.0.take().map(|wait| wait.of(object)))
+    }
+
     /// It is over; where it was shorter than a thread sleeps, nothing is written.
     #[inline]
-    pub fn end_if_slept(mut self, result: u64, error: i32) {
-        if let Some(wait) = self.0.take() {
-            if wait.age() < settings::slept_ticks() {
-                wait.forget();
-            } else {
-                wait.end(result, error as u32);
-            }
-        }
+    pub fn end_if_slept(self, result: u64, error: i32) {
+        if self.is_kept(false) { self.end(result, error) } else { self.forget() }
     }
 }
 

@@ -91,7 +91,7 @@ unsafe extern "C" fn begin_in_child() {
     if !asked.options.follow {
         return;
     }
-    trace_hooks::forget_waiters();
+    trace_hooks::forget_parent();
     let quiet = block::silent();
     let begun = start(asked);
     drop(quiet);

@@ -339,3 +339,16 @@ pub fn said(ran: &Ran, name: &str) -> Vec<u64> {
     };
     ran.stdout.lines().filter_map(of).collect()
 }
+
+/// The same command without the library says and returns the same, but for lines that begin so.
+pub fn same_without(ran: &Ran, mut command: Command, changing: &[&str]) {
+    let plain = command.output().unwrap();
+    let lines = |text: &str| -> Vec<String> {
+        let same = |l: &&str| !changing.iter().any(|c| l.starts_with(c));
+        text.lines().filter(same).map(str::to_owned).collect()
+    };
+    assert_eq!(ran.status.code(), plain.status.code());
+    assert_eq!(lines(&ran.stdout), lines(&String::from_utf8_lossy(&plain.stdout)));
+    assert_eq!(ran.stderr, String::from_utf8_lossy(&plain.stderr));
+    assert!(!ran.stdout.is_empty());
+}

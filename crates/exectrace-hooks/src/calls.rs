@@ -1,0 +1,127 @@
+//! Calls that may block on files, sockets, time and processes, one by one in the table `each_call`:
+//! how each is recorded, and the hooks made from the table.
+//!
+//! A call that came back at once did not sleep and is of no interest (`short`), unless it may have
+//! released somebody: what is written to a pipe, an eventfd or a socket is an event in any case
+//! (`writes`). Sleeps always are (`long`).
+
+use std::ffi::c_int;
+
+use trace::encode::op::Object;
+use trace::encode::op::Op;
+
+use crate::descriptors;
+use crate::raw;
+use crate::real;
+use crate::settings;
+use crate::settings::Classes;
+use crate::waiting::Waiting;
+
+/// What a call of libc returns: -1 is a failure, which `errno` names.
+pub(crate) trait Returned: Copy {
+    /// As a number.
+    fn number(self) -> i64;
+}
+
+impl Returned for c_int {
+    fn number(self) -> i64 {
+        self.into()
+    }
+}
+
+impl Returned for isize {
+    fn number(self) -> i64 {
+        self as i64
+    }
+}
+
+/// A descriptor as an object.
+pub(crate) fn fd(fd: c_int) -> u64 {
+    fd.max(0) as u64
+}
+
+/// A process as an object; 0: any.
+fn process(pid: libc::pid_t) -> u64 {
+    pid.max(0) as u64
+}
+
+/// A length of time as an object.
+///
+/// # Safety
+/// - `time` is null or can be read, as the call wants it.
+pub(crate) unsafe fn nanos(time: *const libc::timespec) -> u64 {
+    // SAFETY: the caller's promise.
+    let time = unsafe { time.as_ref() };
+    time.map_or(0, |t| (t.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(t.tv_nsec as u64))
+}
+
+/// Says how the wait ended; `always`, or where the thread slept.
+#[inline]
+fn over(wait: Waiting, op: Op, object: u64, r: i64, always: bool) {
+    if !wait.is_kept(always) {
+        return wait.forget();
+    }
+    if op.object() == Object::Descriptor {
+        descriptors::describe(object);
+    }
+    if r < 0 { wait.end(0, raw::errno()) } else { wait.end(r as u64, 0) }
+}
+
+#[inline(always)]
+pub(crate) fn short<R: Returned>(
+    class: Classes,
+    op: Op,
+    object: u64,
+    call: impl FnOnce() -> R,
+) -> R {
+    if !settings::wants(class) {
+        return call();
+    }
+    let wait = Waiting::begin(class, op, object);
+    let r = call();
+    over(wait, op, object, r.number(), false);
+    r
+}
+
+#[inline(always)]
+fn long<R: Returned>(class: Classes, op: Op, object: u64, call: impl FnOnce() -> R) -> R {
+    if !settings::wants(class) {
+        return call();
+    }
+    let wait = Waiting::begin(class, op, object);
+    let r = call();
+    over(wait, op, object, r.number(), true);
+    r
+}
+
+#[inline(always)]
+fn writes<R: Returned>(class: Classes, op: Op, object: u64, call: impl FnOnce() -> R) -> R {
+    if !settings::wants(class) {
+        return call();
+    }
+    let wait = Waiting::begin(class, op, object);
+    let r = call();
+    let released = r.number() > 0 && wait.is_on() && descriptors::releases(object);
+    over(wait, op, object, r.number(), released);
+    r
+}
+
+macro_rules! define_calls { ($(
+    $name:ident: $class:ident $op:ident $how:ident($object:expr)
+    fn($($arg:ident: $type:ty),* $(,)?) -> $result:ty;
+)*) => { $(
+    /// # Safety
+    /// - As the function of this name.
+    #[allow(clippy::too_many_arguments)]
+    pub unsafe fn $name($($arg: $type),*) -> $result {
+        #[allow(unused_unsafe)]
+        // SAFETY: the caller's promise, for objects that are read from memory.
+        let object = unsafe { $object };
+        // SAFETY: the caller's promise.
+        $how(Classes::$class, Op::$op, object, || unsafe { real::$name($($arg),*) })
+    }
+)* } }
+
+#[allow(clippy::wildcard_imports)] // The signatures' types.
+use crate::c::*;
+each_call!(define_calls);

@@ -1,0 +1,266 @@
+//! What descriptors are: said once in the trace for each, when a recorded call first names it, and
+//! again when its number was given to another one.
+//!
+//! 1. A number that the program got or gave back through a hook is unknown again.
+//! 2. Nothing here opens a descriptor; the system calls are our own, so they are no events.
+
+use std::ffi::c_int;
+use std::fmt::Write;
+use std::net::Ipv4Addr;
+use std::net::Ipv6Addr;
+use std::net::SocketAddrV4;
+use std::net::SocketAddrV6;
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::Ordering::Relaxed;
+
+use trace::block;
+
+use crate::raw;
+
+/// Higher ones are never described.
+const FDS: usize = 1 << 16;
+/// Its kind was asked for.
+const ASKED: u8 = 1;
+/// What is written there may release a reader: a pipe, a socket, an eventfd.
+const RELEASES: u8 = 2;
+/// The trace says what it is.
+const DESCRIBED: u8 = 4;
+
+static KNOWN: [AtomicU8; FDS] = [const { AtomicU8::new(0) }; FDS];
+
+/// The number means something else from here on.
+#[inline]
+pub fn forget(fd: c_int) {
+    if let Some(known) = usize::try_from(fd).ok().and_then(|fd| KNOWN.get(fd))
+        && known.load(Relaxed) != 0
+    {
+        known.store(0, Relaxed);
+    }
+}
+
+/// All numbers from this one up to that one are unknown.
+pub fn forget_range(from: u32, to: u32) {
+    let to = (to as usize).min(FDS - 1);
+    for known in KNOWN.iter().take(to + 1).skip(from as usize) {
+        if known.load(Relaxed) != 0 {
+            known.store(0, Relaxed);
+        }
+    }
+}
+
+/// Whether what is written there may release somebody.
+#[inline]
+pub fn releases(fd: u64) -> bool {
+    let Some(known) = KNOWN.get(fd as usize) else { return false };
+    match known.load(Relaxed) {
+        now if now & ASKED != 0 => now & RELEASES != 0,
+        _ => ask(fd, known),
+    }
+}
+
+#[cold]
+fn ask(fd: u64, known: &AtomicU8) -> bool {
+    // SAFETY: plain numbers, for which zero is a value.
+    let mut about: libc::stat = unsafe { std::mem::zeroed() };
+    let arguments = [fd as usize, (&raw mut about).addr(), 0, 0, 0, 0];
+    // SAFETY: the struct is writable.
+    if unsafe { raw::system_call(libc::SYS_fstat as usize, arguments) } < 0 {
+        return false;
+    }
+    // Eventfds and their like have no type at all.
+    let releases = matches!(about.st_mode & libc::S_IFMT, libc::S_IFIFO | libc::S_IFSOCK | 0);
+    known.fetch_or(ASKED | if releases { RELEASES } else { 0 }, Relaxed);
+    releases
+}
+
+/// Says in the trace what it is, once.
+#[inline]
+pub fn describe(fd: u64) {
+    if let Some(known) = KNOWN.get(fd as usize)
+        && known.load(Relaxed) & DESCRIBED == 0
+    {
+        say(fd, known);
+    }
+}
+
+#[cold]
+fn say(fd: u64, known: &AtomicU8) {
+    known.fetch_or(DESCRIBED, Relaxed);
+    let mut link = Text::default();
+    let _ = write!(link, "/proc/self/fd/{fd}\0");
+    let mut target = Text::default();
+    let room = [libc::AT_FDCWD as usize, link.at(), target.at(), target.bytes.len(), 0, 0];
+    // SAFETY: a string that ends in a zero, and a writable buffer of this length.
+    let n = unsafe { raw::system_call(libc::SYS_readlinkat as usize, room) };
+    target.len = n.clamp(0, target.bytes.len() as isize) as usize;
+    if target.text().starts_with(b"socket:") {
+        let mut text = Text::default();
+        socket(fd as c_int, &mut text);
+        if text.len != 0 {
+            return block::descriptor(fd, text.text());
+        }
+    }
+    if target.len != 0 {
+        block::descriptor(fd, target.text());
+    }
+}
+
+/// A text of bounded length on the stack.
+struct Text {
+    bytes: [u8; 512],
+    len: usize,
+}
+
+impl Default for Text {
+    fn default() -> Text {
+        Text { bytes: [0; 512], len: 0 }
+    }
+}
+
+impl Text {
+    fn at(&mut self) -> usize {
+        self.bytes.as_mut_ptr().expose_provenance()
+    }
+
+    fn text(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    fn push(&mut self, bytes: &[u8]) {
+        let n = bytes.len().min(self.bytes.len() - self.len);
+        self.bytes[self.len..][..n].copy_from_slice(&bytes[..n]);
+        self.len += n;
+    }
+}
+
+impl Write for Text {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.push(text.as_bytes());
+        Ok(())
+    }
+}
+
+/// A socket: its type, its own address and the other side's.
+fn socket(fd: c_int, to: &mut Text) {
+    let (mut kind, mut len) = (0 as c_int, size_of::<c_int>() as libc::socklen_t);
+    let (level, name) = (libc::SOL_SOCKET as usize, libc::SO_TYPE as usize);
+    let out = [(&raw mut kind).addr(), (&raw mut len).addr()];
+    let arguments = [fd as usize, level, name, out[0], out[1], 0];
+    // SAFETY: both places are writable.
+    unsafe { raw::system_call(libc::SYS_getsockopt as usize, arguments) };
+    let Some((own, own_len)) = address(libc::SYS_getsockname, fd) else { return };
+    let family = u16::from_ne_bytes([own[0], own[1]]);
+    let name = match (c_int::from(family), kind) {
+        (libc::AF_UNIX, _) => "unix",
+        (libc::AF_INET | libc::AF_INET6, libc::SOCK_STREAM) => "tcp",
+        (libc::AF_INET | libc::AF_INET6, libc::SOCK_DGRAM) => "udp",
+        (libc::AF_NETLINK, _) => "netlink",
+        _ => "socket",
+    };
+    let _ = write!(to, "{name}");
+    render(&own[..own_len], to);
+    if let Some((peer, peer_len)) = address(libc::SYS_getpeername, fd) {
+        to.push(b" ->");
+        render(&peer[..peer_len], to);
+    }
+}
+
+fn address(call: libc::c_long, fd: c_int) -> Option<([u8; 128], usize)> {
+    let mut bytes = [0u8; 128];
+    let mut len = bytes.len() as libc::socklen_t;
+    let arguments = [fd as usize, bytes.as_mut_ptr().addr(), (&raw mut len).addr(), 0, 0, 0];
+    // SAFETY: both places are writable, the first for the length that the second says.
+    let r = unsafe { raw::system_call(call as usize, arguments) };
+    (r == 0).then_some((bytes, (len as usize).min(128)))
+}
+
+/// An address of the kernel's as text, behind a blank; nothing for one that says nothing.
+fn render(address: &[u8], to: &mut Text) {
+    let part = |from: usize, n: usize| address.get(from..from + n);
+    let Some(&[a, b]) = part(0, 2) else { return };
+    let port = part(2, 2).map_or(0, |p| u16::from_be_bytes([p[0], p[1]]));
+    match c_int::from(u16::from_ne_bytes([a, b])) {
+        libc::AF_INET => {
+            if let Some(&[a, b, c, d]) = part(4, 4) {
+                let _ = write!(to, " {}", SocketAddrV4::new(Ipv4Addr::new(a, b, c, d), port));
+            }
+        }
+        libc::AF_INET6 => {
+            if let Some(Ok(octets)) = part(8, 16).map(<[u8; 16]>::try_from) {
+                let ip = Ipv6Addr::from(octets);
+                let _ = write!(to, " {}", SocketAddrV6::new(ip, port, 0, 0));
+            }
+        }
+        libc::AF_UNIX => match &address[2..] {
+            // An abstract name begins with a zero.
+            [0, name @ ..] if !name.is_empty() => {
+                to.push(b" @");
+                to.push(name);
+            }
+            path => {
+                let path = path.split(|b| *b == 0).next().unwrap_or(&[]);
+                if !path.is_empty() {
+                    to.push(b" ");
+                    to.push(path);
+                }
+            }
+        },
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+    use std::net::TcpStream;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixListener;
+    use std::os::unix::net::UnixStream;
+
+    fn text_of(fd: &impl AsRawFd) -> String {
+        let mut text = Text::default();
+        socket(fd.as_raw_fd(), &mut text);
+        String::from_utf8_lossy(text.text()).into_owned()
+    }
+
+    #[test]
+    fn sockets_say_both_sides() {
+        for host in ["127.0.0.1:0", "[::1]:0"] {
+            let Ok(listens) = TcpListener::bind(host) else {
+                println!("skipped: no {host}");
+                continue;
+            };
+            let there = listens.local_addr().unwrap();
+            assert_eq!(text_of(&listens), format!("tcp {there}"));
+            let connects = TcpStream::connect(there).unwrap();
+            let here = connects.local_addr().unwrap();
+            assert_eq!(text_of(&connects), format!("tcp {here} -> {there}"));
+        }
+        let path = std::env::temp_dir().join(format!("exectrace-sock-{}", std::process::id()));
+        let listens = UnixListener::bind(&path).unwrap();
+        assert_eq!(text_of(&listens), format!("unix {}", path.display()));
+        let connects = UnixStream::connect(&path).unwrap();
+        assert_eq!(text_of(&connects), format!("unix -> {}", path.display()));
+        std::fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn what_may_release_a_reader_is_known_until_it_is_closed() {
+        let (reads, writes) = std::io::pipe().unwrap();
+        let file = std::fs::File::open("/proc/self/exe").unwrap();
+        let (w, f) = (writes.as_raw_fd(), file.as_raw_fd());
+        assert!(releases(w as u64) && releases(w as u64) && !releases(f as u64));
+        assert!(!releases(FDS as u64) && !releases(u64::MAX));
+        // SAFETY: gives one of our numbers another meaning.
+        assert_eq!(unsafe { libc::dup2(f, w) }, w);
+        assert!(releases(w as u64), "nobody has said that it is another one");
+        forget(w);
+        assert!(!releases(w as u64));
+        forget(-1);
+        forget(c_int::MAX);
+        forget_range(3, u32::MAX);
+        assert_eq!(KNOWN[f as usize].load(Relaxed), 0);
+        drop((reads, writes, file));
+    }
+}

@@ -1,0 +1,94 @@
+//! Files, pipes, sockets, polling and sleeping under the preloaded library: the same results and
+//! errors, also where a signal interrupts a call, and the trace says what released whom.
+
+mod recorded;
+
+use std::process::Command;
+
+use recorded::Event;
+use recorded::Trace;
+use recorded::said;
+use trace::encode::op::Op;
+
+/// The waits of a call for this object that ended well.
+fn ended(t: &Trace, op: Op, object: u64) -> Vec<&Event> {
+    t.waits(op).into_iter().filter(|w| w.object == object && w.error == 0).collect()
+}
+
+#[test]
+fn reads_writes_and_interruptions() {
+    let Some(program) = recorded::compiled("io.c", &[]) else { return };
+    let file = std::env::temp_dir().join(format!("exectrace-io-{}", std::process::id()));
+    let command = || {
+        let mut command = Command::new(&program);
+        command.arg(&file);
+        command
+    };
+    let Some(ran) = recorded::run("io", command(), "") else { return };
+    recorded::same_without(&ran, command(), &["port"]);
+    assert_eq!(ran.refused, Vec::<String>::new());
+    let t = ran.traces.iter().max_by_key(|t| t.threads.len()).expect("a trace");
+    let number = |name: &str| said(&ran, name)[0];
+    let (pipe, writer) = (number("pipe"), number("writer"));
+    let length = "hello, reader".len() as u64;
+    // Two of the three reads of the pipe slept: the others came after a poll.
+    let slept = ended(t, Op::Read, pipe);
+    assert!(slept.len() >= 2 && slept.iter().all(|w| w.result == length), "{slept:?}");
+    let sent = ended(t, Op::Write, writer);
+    assert_eq!(sent.len(), 4, "each write to a pipe may release a reader");
+    assert!(sent.iter().all(|w| w.result == length && w.caller() == program.to_str().unwrap()));
+    for (op, object, n) in [
+        (Op::Receive, number("socket"), length),
+        (Op::Read, number("event"), 8),
+        (Op::Receive, number("tcp"), length),
+        (Op::Poll, 0, 1),
+    ] {
+        let waits = ended(t, op, object);
+        assert!(waits.iter().any(|w| w.result == n), "{op:?} {object}: {waits:?}");
+    }
+    assert_eq!(t.waits(Op::EpollWait).iter().filter(|w| w.result == 1).count(), 1);
+    assert_eq!(t.waits(Op::Send).iter().filter(|w| w.result == length).count(), 2);
+    let errors = |op: Op| t.waits(op).iter().filter(|w| w.error == libc::EINTR as u64).count();
+    for (op, n) in [
+        (Op::Read, 1),
+        (Op::Receive, 2),
+        (Op::Poll, 2),
+        (Op::Select, 1),
+        (Op::EpollWait, 1),
+        (Op::Sleep, 4),
+        (Op::WaitSignal, 1),
+        (Op::WaitProcess, 1),
+    ] {
+        assert_eq!(errors(op), n, "{op:?}: {:?}", t.waits(op));
+    }
+    let asked: Vec<u64> =
+        t.waits(Op::Sleep).iter().filter(|w| w.error == 0).map(|w| w.object).collect();
+    assert!(asked.contains(&3_000_000), "{asked:?}");
+    descriptors(&ran, t);
+}
+
+fn descriptors(ran: &recorded::Ran, t: &Trace) {
+    let texts = |name: &str| -> Vec<&str> {
+        let fd = said(ran, name)[0];
+        t.descriptors.iter().filter(|(n, _)| *n == fd).map(|(_, text)| text.as_str()).collect()
+    };
+    assert!(texts("pipe")[0].starts_with("pipe:["), "{:?}", texts("pipe"));
+    assert_eq!(texts("event"), ["anon_inode:[eventfd]"]);
+    assert!(texts("socket")[0].starts_with("unix"), "{:?}", texts("socket"));
+    let port = said(ran, "port")[0];
+    let tcp = texts("tcp")[0];
+    assert!(tcp.starts_with(&format!("tcp 127.0.0.1:{port} -> 127.0.0.1:")), "{tcp}");
+}
+
+#[test]
+fn what_is_not_asked_for_is_not_recorded() {
+    let Some(program) = recorded::compiled("io.c", &[]) else { return };
+    let file = std::env::temp_dir().join(format!("exectrace-io-few-{}", std::process::id()));
+    let mut command = Command::new(&program);
+    command.arg(&file);
+    let Some(ran) = recorded::run("io-few", command, "classes=sleep;stacks=0") else { return };
+    assert!(ran.status.success());
+    let t = ran.traces.iter().max_by_key(|t| t.threads.len()).expect("a trace");
+    assert!(t.waits.iter().all(|w| w.op == Op::Sleep && w.stack.is_empty()), "{:?}", t.waits);
+    assert!(t.waits.len() >= 5 && t.wakes.is_empty() && t.descriptors.is_empty());
+}
