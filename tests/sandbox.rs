@@ -116,16 +116,20 @@ fn the_counter_is_refused() {
 /// Lets membarrier fail with `error` from now on, in all threads of the process. False: filters are
 /// refused here.
 fn refuse_membarrier(error: i32) -> bool {
+    filter_membarrier(libc::SECCOMP_RET_ERRNO | error as u32)
+}
+
+/// What a filter answers to membarrier from now on, in all threads of the process.
+fn filter_membarrier(answer: u32) -> bool {
     let step = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
     let load = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
     let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
     let give = libc::BPF_RET | libc::BPF_K;
-    let refuse = libc::SECCOMP_RET_ERRNO | error as u32;
     let mut filter = [
         // The number of the system call stands first in what a filter sees.
         step(load, 0, 0, 0),
         step(equal, 0, 1, libc::SYS_membarrier as u32),
-        step(give, 0, 0, refuse),
+        step(give, 0, 0, answer),
         step(give, 0, 0, libc::SECCOMP_RET_ALLOW),
     ];
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
@@ -227,6 +231,25 @@ fn membarrier_is_forbidden_in_the_middle_of_a_session() {
 fn membarrier_is_forbidden_when_the_session_stops() {
     const TEST: &str = "membarrier_is_forbidden_when_the_session_stops";
     membarrier_is_forbidden_later(TEST, Duration::from_secs(3600));
+}
+
+/// A sandbox that ends whoever asks for membarrier: it is not asked for where the environment says
+/// so.
+#[test]
+fn membarrier_is_punished() {
+    alone("membarrier_is_punished", 60, || {
+        if !filter_membarrier(libc::SECCOMP_RET_KILL_PROCESS) {
+            println!("skipped: seccomp filters are refused");
+            return;
+        }
+        // SAFETY: no other thread of this process uses the environment.
+        unsafe { std::env::set_var("EXECTRACE_FENCE", "1") };
+        let loads = load(2);
+        let traces = sessions(10, Duration::from_millis(3), &Config::new(), || true);
+        end(loads);
+        assert_eq!(facts(&traces[0]).mode, FENCE);
+        assert!(assert_exact(&traces, 0) > 100);
+    });
 }
 
 /// Asked for by hand: for sandboxes that punish the call instead of refusing it.
