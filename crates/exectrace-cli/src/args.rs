@@ -27,7 +27,7 @@ no pipe, behind which a pager may own the terminal. NO_COLOR is respected.
 
 Exit status: 0 the trace is complete; 2 it is damaged or has no end mark; 1 nothing could be read.";
 
-/// Reads execution traces of Rust programs.
+/// Records programs and reads execution traces.
 #[derive(Parser, Debug)]
 #[command(name = "exectrace", version, about, after_help = EXAMPLES, max_term_width = 100)]
 pub struct Cli {
@@ -39,6 +39,12 @@ pub struct Cli {
 /// The commands.
 #[derive(Subcommand, Debug)]
 pub enum Command {
+    /// Run a program, record what its threads wait for, and say where the time went
+    Record(cmd::record::Options),
+    /// Say where the time of a recorded program's threads went
+    Report(cmd::report::Options),
+    /// List waits: on what, how long, and who ended them
+    Waits(cmd::waits::Options),
     /// Count what is in a trace, and say what is missing from it
     Stat(cmd::stat::Options),
     /// List the events of all threads in the order of their time

@@ -120,7 +120,7 @@ impl Window {
 }
 
 /// A time in nanoseconds: a number with an optional fraction and unit; without one, seconds.
-fn time(text: &str) -> Result<u64, String> {
+pub fn time(text: &str) -> Result<u64, String> {
     let wanted = "expected a time: 1.5s, 200ms, 3us, 10ns, or a number of seconds";
     let units = [("ns", 0), ("us", 3), ("\u{b5}s", 3), ("\u{3bc}s", 3), ("ms", 6), ("s", 9)];
     let unit = units.iter().find_map(|(name, power)| Some((text.strip_suffix(name)?, *power)));

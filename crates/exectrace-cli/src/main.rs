@@ -17,6 +17,8 @@ mod json;
 mod kinds;
 mod lengths;
 mod output;
+mod places;
+mod preload;
 mod progress;
 mod stacks;
 mod table;
@@ -44,6 +46,9 @@ fn main() -> ExitCode {
             return if wanted { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) };
         }
     };
+    if let Command::Record(args) = &cli.command {
+        return cmd::record::run(args);
+    }
     let mut out = Out::stdout();
     let done = match &cli.command {
         Command::Stat(args) => cmd::stat::run(args, &mut out),
@@ -54,6 +59,9 @@ fn main() -> ExitCode {
         Command::Logs(args) => cmd::logs::run(args, &mut out),
         Command::Stacks(args) => cmd::stacks::run(args, &mut out),
         Command::Dump(args) => cmd::dump::run(args, &mut out),
+        Command::Waits(args) => cmd::waits::run(args, &mut out),
+        Command::Report(args) => cmd::report::run(args, &mut out),
+        Command::Record(_) => unreachable!("it has run"),
     };
     out.read();
     match done.and_then(|verdict| out.finish().map(|()| verdict)) {

@@ -4,7 +4,6 @@ use std::fmt;
 use std::io;
 use std::io::BufWriter;
 use std::io::IsTerminal;
-use std::io::StdoutLock;
 use std::io::Write;
 
 use trace_decode::text;
@@ -68,9 +67,9 @@ pub fn safe(bytes: &[u8]) -> String {
 /// Narrowest width that output is made for.
 const WIDTH_MIN: usize = 40;
 
-/// Standard output.
+/// Standard output, or what stands for it.
 pub struct Out {
-    to: BufWriter<StdoutLock<'static>>,
+    to: BufWriter<Box<dyn Write>>,
     colours: bool,
     width: Option<usize>,
     is_terminal: bool,
@@ -81,11 +80,20 @@ impl Out {
     /// Standard output, with colours where a person looks at it and has not refused them.
     pub fn stdout() -> Out {
         let stdout = io::stdout();
+        Out::to(stdout.is_terminal(), Box::new(stdout.lock()))
+    }
+
+    /// Standard error, where standard output is another program's.
+    pub fn stderr() -> Out {
+        let stderr = io::stderr();
+        Out::to(stderr.is_terminal(), Box::new(stderr.lock()))
+    }
+
+    fn to(is_terminal: bool, to: Box<dyn Write>) -> Out {
         let refused = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|v| v == "dumb");
-        let colours = stdout.is_terminal() && !refused && !dumb;
-        let is_terminal = stdout.is_terminal();
-        let to = BufWriter::with_capacity(64 << 10, stdout.lock());
+        let colours = is_terminal && !refused && !dumb;
+        let to = BufWriter::with_capacity(64 << 10, to);
         let width = width(is_terminal);
         Out { to, colours, width, is_terminal, progress: Progress::new() }
     }

@@ -3,11 +3,14 @@
 pub mod dump;
 pub mod events;
 pub mod logs;
+pub mod record;
+pub mod report;
 pub mod spans;
 pub mod stacks;
 pub mod stat;
 pub mod tasks;
 pub mod threads;
+pub mod waits;
 
 use std::ops::ControlFlow;
 

@@ -1,0 +1,184 @@
+//! `exectrace record`: runs a program and records it, then says where its time went.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use trace_record::Ended;
+use trace_record::Recorded;
+use trace_record::Traced;
+
+use crate::args::Common;
+use crate::args::Symbols;
+use crate::cmd::report;
+use crate::failure;
+use crate::failure::Failure;
+use crate::failure::REFUSED;
+use crate::output::Out;
+use crate::time;
+
+const HELP: &str = "\
+The program is not changed and needs no privileges: a library is preloaded that stands in for the
+calls by which programs wait, and another process, this one, writes the trace. Children are recorded
+too, each into a file beside the first with its process number in the name.
+
+The report goes to standard error, so that the program's output stays what it is. The program's exit
+status is passed on; 128 + N where signal N ended it; 1 where it could not be recorded at all.
+
+Examples:
+  exectrace record -- ./server --port 8080
+  exectrace record -o slow.trace --classes locks,io -- make -j4
+  exectrace record --no-report -- ./program && exectrace waits program.trace";
+
+/// What to record.
+#[derive(Args, Debug)]
+#[command(after_help = HELP)]
+pub struct Options {
+    /// The trace; by default the program's name with .trace, here
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Which calls: any of locks, io, net, sleep, sched, process
+    #[arg(long, value_name = "LIST", default_value = "locks,io,net,sleep,process")]
+    classes: String,
+    /// Do not capture the stacks of waits and wakes
+    #[arg(long)]
+    no_stacks: bool,
+    /// Most frames of a stack
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=128))]
+    depth: u32,
+    /// Most memory for buffers in each process, in MiB
+    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(2..=65_536))]
+    memory: u64,
+    /// Record the program alone, not its children
+    #[arg(long)]
+    no_follow: bool,
+    /// Stay until every process of the tree has ended
+    #[arg(long)]
+    wait: bool,
+    /// Say nothing at the end but where the trace is
+    #[arg(long)]
+    no_report: bool,
+    /// The program and its arguments
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "PROGRAM"
+    )]
+    command: Vec<OsString>,
+}
+
+/// Classes that there are.
+const CLASSES: [&str; 6] = ["locks", "io", "net", "sleep", "sched", "process"];
+
+/// Runs the command; gives the program's own status.
+pub fn run(options: &Options) -> ExitCode {
+    match record(options) {
+        Ok(recorded) => {
+            say(options, &recorded);
+            ExitCode::from(recorded.ended.code())
+        }
+        Err(why) => {
+            failure::say(&why);
+            ExitCode::from(REFUSED)
+        }
+    }
+}
+
+fn record(options: &Options) -> Result<Recorded, String> {
+    if let Some(other) = options.classes.split(',').find(|c| !CLASSES.contains(c)) {
+        return Err(format!("--classes: there is no class `{other}`: {}", CLASSES.join(", ")));
+    }
+    let (program, arguments) = options.command.split_first().ok_or("no program")?;
+    let output = options.output.clone().unwrap_or_else(|| {
+        let name = Path::new(program).file_name().unwrap_or(program);
+        let mut name = name.to_owned();
+        name.push(".trace");
+        PathBuf::from(name)
+    });
+    let line: Vec<String> = options.command.iter().map(|a| a.to_string_lossy().into()).collect();
+    let plan = trace_record::Options {
+        program: program.clone(),
+        arguments: arguments.to_vec(),
+        output,
+        classes: options.classes.clone(),
+        stacks: !options.no_stacks,
+        depth: options.depth,
+        memory: options.memory << 20,
+        follow: !options.no_follow,
+        wait: options.wait,
+        notes: vec![
+            ("command".into(), line.join(" ")),
+            ("classes".into(), options.classes.clone()),
+            ("observer".into(), "waits and wakes: hooks of the C library".into()),
+        ],
+    };
+    let stacks = if options.no_stacks { "without stacks" } else { "with stacks" };
+    eprintln!("exectrace: recording {} {stacks}, by hooks of the C library", options.classes);
+    trace_record::record(&plan, &library()?).map_err(|e| e.to_string())
+}
+
+/// The library that is preloaded: the one inside, unless another one is named.
+fn library() -> Result<Vec<u8>, String> {
+    match std::env::var_os("EXECTRACE_PRELOAD_LIBRARY") {
+        Some(path) => std::fs::read(&path).map_err(|e| format!("{}: {e}", path.display())),
+        None => Ok(crate::preload::LIBRARY.to_vec()),
+    }
+}
+
+fn say(options: &Options, recorded: &Recorded) {
+    let how = match recorded.ended {
+        Ended::Status(code) => format!("ended with status {code}"),
+        Ended::Signal(signal) => format!("was ended by signal {signal}"),
+    };
+    eprintln!(
+        "\nexectrace: the program {how} after {}",
+        time::short(recorded.took.as_nanos() as u64)
+    );
+    let Some(first) = recorded.traces.first() else {
+        eprintln!("exectrace: nothing was recorded: the recorder did not start in the program");
+        return;
+    };
+    if !options.no_report && first.error.is_none() {
+        print_report(&first.path);
+    }
+    for trace in recorded.traces.iter().take(4) {
+        say_trace(trace);
+    }
+    if let more @ 1.. = recorded.traces.len().saturating_sub(4) {
+        eprintln!("exectrace: and {}", time::counted(more as u64, "more trace"));
+    }
+    if recorded.left > 0 {
+        let left = time::counted(recorded.left as u64, "process");
+        eprintln!("exectrace: {left} run on and are recorded no more; --wait stays with them");
+    }
+}
+
+fn say_trace(trace: &Traced) {
+    let s = &trace.summary;
+    let lost = if s.lost > 0 { format!(", {} LOST", time::count(s.lost)) } else { String::new() };
+    match &trace.error {
+        None => eprintln!(
+            "exectrace: {} ({} events{lost}, process {})",
+            trace.path.display(),
+            time::count(s.events),
+            trace.pid
+        ),
+        Some(e) => eprintln!("exectrace: {}: {e}; the trace is not complete", trace.path.display()),
+    }
+}
+
+fn print_report(path: &Path) {
+    let mut out = Out::stderr();
+    let symbols = Symbols { no_symbols: false, debug_dir: Vec::new() };
+    let common = Common { file: path.to_path_buf(), json: false };
+    let done = report::run(&report::Options { common, symbols }, &mut out);
+    match done.and_then(|_| out.finish()) {
+        Ok(()) | Err(Failure::NobodyReads) => {}
+        Err(Failure::Refused(why)) => failure::say(&why),
+    }
+    let _ = std::io::stderr().flush();
+}

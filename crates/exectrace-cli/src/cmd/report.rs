@@ -1,0 +1,529 @@
+//! `exectrace report`: where the time of a program's threads went, in one screen.
+
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+
+use clap::Args;
+use serde_json::Value;
+use serde_json::json;
+use trace::encode::op::Object;
+use trace::encode::op::Op;
+use trace_analyze::Wait;
+use trace_analyze::Waits;
+use trace_analyze::waits::Counts;
+use trace_analyze::waits::Ending;
+use trace_analyze::waits::Explained;
+use trace_analyze::waits::StackKey;
+use trace_decode::Event;
+use trace_decode::Item;
+use trace_decode::Session;
+use trace_decode::Timed;
+
+use crate::args::Common;
+use crate::args::Symbols;
+use crate::cmd;
+use crate::cmd::waits;
+use crate::failure::Failure;
+use crate::input::Input;
+use crate::json;
+use crate::output::Out;
+use crate::output::Style;
+use crate::output::safe;
+use crate::places;
+use crate::places::Cause;
+use crate::stacks::Stacks;
+use crate::table;
+use crate::table::Table;
+use crate::time;
+use crate::verdict::Verdict;
+
+const HELP: &str = "\
+Time in which a thread does not wait in a recorded call counts as running or runnable: whether it
+had a CPU is not in the trace. Waits for work (at a queue, a poll, a socket) count as idle and are
+not ranked. \"released by\" is the thread whose wake let the waiter go on; it nearly always held the
+lock, but a trace of wakes does not prove that.
+
+The JSON object has wall_ns, threads, causes, objects, files, waits {count, explained}, lost,
+complete.";
+
+/// What to print.
+#[derive(Args, Debug)]
+#[command(after_help = HELP)]
+pub struct Options {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(flatten)]
+    pub symbols: Symbols,
+}
+
+/// Rows of each table.
+const ROWS: usize = 5;
+/// Threads that are listed one by one.
+const THREADS: usize = 8;
+/// Distinct places that are kept; more are put together.
+const PLACES_MAX: usize = 4096;
+
+/// What a thread did with its time.
+#[derive(Clone, Debug, Default)]
+struct ThreadTime {
+    name: String,
+    tid: u64,
+    began_ns: u64,
+    ended_ns: Option<u64>,
+    by_cause: BTreeMap<Cause, u64>,
+    voluntary: u64,
+    slept: u64,
+    usage: bool,
+}
+
+impl ThreadTime {
+    fn wall_ns(&self, end_ns: u64) -> u64 {
+        self.ended_ns.unwrap_or(end_ns).saturating_sub(self.began_ns)
+    }
+
+    fn waited_ns(&self) -> u64 {
+        self.by_cause.values().sum()
+    }
+}
+
+/// A place where threads waited.
+#[derive(Clone, Debug)]
+struct Group {
+    primitive: &'static str,
+    cause: Cause,
+    place: String,
+    count: u64,
+    total_ns: u64,
+    max_ns: u64,
+    threads: BTreeMap<u32, u64>,
+    objects: BTreeMap<u64, u64>,
+    /// Who released, and from where: time charged to each.
+    releasers: HashMap<(u32, String), u64>,
+    never: u64,
+}
+
+/// Everything that the report says.
+#[derive(Debug, Default)]
+struct Sums {
+    threads: BTreeMap<u32, ThreadTime>,
+    groups: HashMap<(Cause, &'static str, String), Group>,
+    files: HashMap<String, (u64, u64, u64)>,
+    descriptors: HashMap<u64, String>,
+    end_ns: u64,
+    lost: u64,
+    explained: Explained,
+    objects: Vec<(u64, Counts)>,
+    unplaced: u64,
+}
+
+/// Runs the command.
+pub fn run(options: &Options, out: &mut Out) -> Result<Verdict, Failure> {
+    let mut input = Input::open(&options.common.file)?;
+    let mut verdict = Verdict::new(input.name());
+    let mut stacks = Stacks::new(&options.symbols, false);
+    let (mut waits, mut sums) = (Waits::new(), Sums::default());
+    let mut number = 0;
+    cmd::merged(&mut input, &mut verdict, out, |item, _| {
+        let session = match item {
+            Item::SessionBegin(_) => {
+                number += 1;
+                (waits, sums) = (Waits::new(), Sums::default());
+                return Ok(ControlFlow::Continue(()));
+            }
+            Item::Event(event) => {
+                sums.event(event);
+                waits.add(event);
+                event.session()
+            }
+            Item::SessionEnd(session) => {
+                waits.finish(session);
+                *session
+            }
+            _ => return Ok(ControlFlow::Continue(())),
+        };
+        while let Some(wait) = waits.next_wait() {
+            sums.wait(&wait, &mut |key| waits::stack(&mut stacks, number, session, key));
+        }
+        if let Item::SessionEnd(session) = item {
+            sums.end(session, &waits);
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    match options.common.json {
+        true => sums.json(&verdict, out)?,
+        false => sums.people(&options.common.file.display().to_string(), out)?,
+    }
+    Ok(verdict)
+}
+
+impl Sums {
+    fn event(&mut self, e: &Timed<'_>) {
+        let t = self
+            .threads
+            .entry(e.thread)
+            .or_insert_with(|| ThreadTime { began_ns: e.ts_ns, ..ThreadTime::default() });
+        match e.event() {
+            Event::ThreadEnd(_) => t.ended_ns = Some(e.ts_ns),
+            Event::Usage(u) => {
+                (t.voluntary, t.usage) = (u.voluntary, true);
+            }
+            Event::Descriptor(d) if self.descriptors.len() < PLACES_MAX => {
+                self.descriptors.insert(d.fd, safe(d.text.bytes));
+            }
+            _ => {}
+        }
+        self.end_ns = self.end_ns.max(e.ts_ns);
+    }
+
+    fn wait(&mut self, wait: &Wait, stack: &mut dyn FnMut(StackKey) -> waits::StackOf) {
+        let found = stack(wait.stack);
+        let mut place = places::place(wait.op, found.as_ref());
+        let ns = wait.duration_ns();
+        if let Some(file) = self.descriptors.get(&wait.object)
+            && wait.op.object() == Object::Descriptor
+        {
+            let is_stream =
+                ["socket", "pipe", "tcp", "udp", "unix"].iter().any(|k| file.contains(k));
+            if is_stream && matches!(wait.op, Op::Read | Op::Receive | Op::Accept) {
+                place.cause = Cause::Idle;
+            }
+            if wait.ending != Ending::Never && place.cause == Cause::Io {
+                let f = self.files.entry(file.clone()).or_default();
+                *f = (f.0 + 1, f.1.saturating_add(ns), f.2.max(ns));
+            }
+        }
+        let t = self.threads.entry(wait.thread).or_default();
+        let sum = t.by_cause.entry(place.cause).or_default();
+        *sum = sum.saturating_add(ns);
+        let slept = match wait.op {
+            Op::FutexWait => wait.ending != Ending::AtOnce,
+            _ => ns >= 5_000,
+        };
+        t.slept += u64::from(slept);
+        let mut key = (place.cause, place.primitive, place.text);
+        if self.groups.len() >= PLACES_MAX && !self.groups.contains_key(&key) {
+            self.unplaced += 1;
+            key.2 = "elsewhere".into();
+        }
+        let group = self.groups.entry(key.clone()).or_insert_with(|| Group {
+            primitive: key.1,
+            cause: key.0,
+            place: key.2,
+            count: 0,
+            total_ns: 0,
+            max_ns: 0,
+            threads: BTreeMap::new(),
+            objects: BTreeMap::new(),
+            releasers: HashMap::new(),
+            never: 0,
+        });
+        group.count += 1;
+        group.total_ns = group.total_ns.saturating_add(ns);
+        group.max_ns = group.max_ns.max(ns);
+        group.never += u64::from(wait.ending == Ending::Never);
+        *group.threads.entry(wait.thread).or_default() += ns;
+        if group.objects.len() < 64 || group.objects.contains_key(&wait.object) {
+            *group.objects.entry(wait.object).or_default() += ns;
+        }
+        for piece in &wait.pieces {
+            if let Some(by) = &piece.by
+                && group.releasers.len() < 256
+            {
+                let from = places::own_call(stack(by.stack).as_ref());
+                let part = piece.to_ns.saturating_sub(piece.from_ns);
+                *group.releasers.entry((by.thread, from)).or_default() += part;
+            }
+        }
+    }
+
+    fn end(&mut self, session: &Session, waits: &Waits) {
+        for t in session.threads() {
+            let row = self.threads.entry(t.number as u32).or_default();
+            (row.name, row.tid) = (safe(&t.name), t.tid);
+            if t.registered != 0 {
+                row.began_ns = session.clock().ns(t.registered);
+            }
+        }
+        if let Some(end) = session.end() {
+            self.end_ns = self.end_ns.max(session.clock().ns(end.at));
+            self.lost = end.lost;
+        }
+        self.explained = waits.explained();
+        self.objects = waits.objects().map(|(object, counts)| (object, *counts)).collect();
+        // What burns calls without sleeping ranks beside what sleeps.
+        self.objects.sort_by_key(|(_, c)| std::cmp::Reverse((c.at_once + c.of_nobody, c.wakes)));
+        self.objects.retain(|(_, c)| c.at_once + c.of_nobody > 0);
+    }
+
+    /// The places that hold the program up, the longest first.
+    fn ranked(&self) -> Vec<&Group> {
+        let held = |g: &&Group| matches!(g.cause, Cause::Lock | Cause::Io | Cause::Other);
+        let mut groups: Vec<&Group> = self.groups.values().filter(held).collect();
+        let rank = |g: &Group| if g.cause == Cause::Other { 1 } else { 0 };
+        groups.sort_by_key(|g| (rank(g), std::cmp::Reverse(g.total_ns)));
+        groups
+    }
+
+    fn thread_name(&self, thread: u32) -> String {
+        match self.threads.get(&thread) {
+            Some(t) if !t.name.is_empty() => format!("{} ({thread})", t.name),
+            _ => format!("thread {thread}"),
+        }
+    }
+
+    /// The sentence that people want.
+    fn sentence(&self) -> String {
+        let wall: u64 = self.threads.values().map(|t| t.wall_ns(self.end_ns)).sum();
+        let idle = |t: &ThreadTime| {
+            let by = |c| t.by_cause.get(&c).copied().unwrap_or(0);
+            by(Cause::Idle) + by(Cause::Sleep)
+        };
+        let idle: u64 = self.threads.values().map(idle).sum();
+        let Some(first) = self.ranked().into_iter().find(|g| g.cause != Cause::Other) else {
+            let rest = time::percent(wall.saturating_sub(idle), wall);
+            return format!(
+                "No lock and no I/O held anything up: {rest} of all time was running or runnable."
+            );
+        };
+        let of: u64 = first
+            .threads
+            .keys()
+            .filter_map(|t| self.threads.get(t))
+            .map(|t| t.wall_ns(self.end_ns))
+            .sum();
+        let who = time::counted(first.threads.len() as u64, "thread");
+        let mut text = format!(
+            "{} of the time of {who} is waiting for the {} in {}",
+            time::percent(first.total_ns, of),
+            first.primitive,
+            if first.place.is_empty() { "unknown code" } else { &first.place },
+        );
+        let mut by: HashMap<&str, u64> = HashMap::new();
+        for ((_, from), ns) in &first.releasers {
+            *by.entry(from).or_default() += ns;
+        }
+        if let Some((from, ns)) = by.into_iter().max_by_key(|(_, ns)| *ns) {
+            text.push_str(&format!(
+                ", {} of it until `{from}` released it",
+                time::percent(ns, first.total_ns)
+            ));
+        }
+        text.push('.');
+        text
+    }
+
+    fn people(&self, file: &str, out: &mut Out) -> Result<(), Failure> {
+        out.put(format_args!("{}\n", self.sentence()))?;
+        let e = self.explained;
+        let mut facts = format!(
+            "{} over {}; {} of {} that ended by a wake have their waker in the trace",
+            time::counted(self.threads.len() as u64, "thread"),
+            time::short(self.end_ns),
+            time::percent(e.woken, e.waits),
+            time::counted(e.waits, "lock wait"),
+        );
+        let (slept, voluntary) = self.switches();
+        if voluntary > 0 {
+            let share = time::percent(slept.min(voluntary), voluntary);
+            facts.push_str(&format!(
+                "; recorded waits explain about {share} of {} switches that threads asked for",
+                time::count(voluntary)
+            ));
+        }
+        if self.lost > 0 {
+            facts.push_str(&format!("; {} lost", time::counted(self.lost, "event")));
+        }
+        out.styled(Style::Dim, &format!("{facts}\n\n"))?;
+        self.print_places(out)?;
+        self.print_threads(out)?;
+        self.print_files(out)?;
+        self.print_storms(out)?;
+        let more = format!(
+            "\nMore: exectrace waits {file} | exectrace threads {file} | exectrace stacks {file}\n"
+        );
+        out.styled(Style::Dim, &more)
+    }
+
+    /// Waits that slept and switches that threads asked for, of threads whose count is known.
+    fn switches(&self) -> (u64, u64) {
+        let known = self.threads.values().filter(|t| t.usage);
+        known.fold((0, 0), |sum, t| (sum.0 + t.slept, sum.1 + t.voluntary))
+    }
+
+    fn print_places(&self, out: &mut Out) -> Result<(), Failure> {
+        let ranked = self.ranked();
+        if ranked.is_empty() {
+            return Ok(());
+        }
+        let mut table = Table::new([
+            table::number("waited"),
+            table::number("waits"),
+            table::number("longest"),
+            table::text("on", 8),
+            table::text("where", 24),
+            table::text("released by", 16),
+        ]);
+        for g in ranked.iter().take(ROWS) {
+            let by = g.releasers.iter().max_by_key(|(who, ns)| (**ns, std::cmp::Reverse(who.0)));
+            let mut on = g.primitive.to_owned();
+            if g.never > 0 {
+                on.push_str(", never ended");
+            }
+            table.row([
+                time::short(g.total_ns),
+                time::count(g.count),
+                time::short(g.max_ns),
+                on,
+                g.place.clone(),
+                by.map_or(String::new(), |((t, from), _)| {
+                    format!("{} in {from}", self.thread_name(*t))
+                }),
+            ]);
+        }
+        table.print(out)?;
+        if ranked.len() > ROWS {
+            let rest: u64 = ranked[ROWS..].iter().map(|g| g.total_ns).sum();
+            let places = time::counted((ranked.len() - ROWS) as u64, "more place");
+            out.styled(Style::Dim, &format!("and {places}, {} in all\n", time::short(rest)))?;
+        }
+        out.text("\n")
+    }
+
+    fn print_threads(&self, out: &mut Out) -> Result<(), Failure> {
+        let mut table = Table::new([
+            table::text("thread", 12),
+            table::number("lived"),
+            table::number("running"),
+            table::number("lock"),
+            table::number("I/O"),
+            table::number("others"),
+            table::number("idle"),
+            table::number("sleep"),
+        ]);
+        let mut threads: Vec<(&u32, &ThreadTime)> = self.threads.iter().collect();
+        let held = |t: &ThreadTime| {
+            let by = |c| t.by_cause.get(&c).copied().unwrap_or(0);
+            by(Cause::Lock) + by(Cause::Io)
+        };
+        threads.sort_by_key(|(n, t)| (std::cmp::Reverse(held(t)), **n));
+        for (number, t) in threads.iter().take(THREADS) {
+            let wall = t.wall_ns(self.end_ns);
+            let share = |c| match t.by_cause.get(&c).copied().unwrap_or(0) {
+                0 => "-".to_owned(),
+                ns => time::percent(ns, wall),
+            };
+            table.row([
+                self.thread_name(**number),
+                time::short(wall),
+                time::percent(wall.saturating_sub(t.waited_ns()), wall),
+                share(Cause::Lock),
+                share(Cause::Io),
+                share(Cause::Other),
+                share(Cause::Idle),
+                share(Cause::Sleep),
+            ]);
+        }
+        table.print(out)?;
+        if threads.len() > THREADS {
+            let more = time::counted((threads.len() - THREADS) as u64, "more thread");
+            out.styled(Style::Dim, &format!("and {more}\n"))?;
+        }
+        Ok(())
+    }
+
+    fn print_files(&self, out: &mut Out) -> Result<(), Failure> {
+        let mut files: Vec<_> = self.files.iter().collect();
+        if files.is_empty() {
+            return Ok(());
+        }
+        files.sort_by_key(|(name, f)| (std::cmp::Reverse(f.1), (*name).clone()));
+        let mut table = Table::new([
+            table::number("I/O"),
+            table::number("calls"),
+            table::number("longest"),
+            table::text("file", 24),
+        ]);
+        for (name, (count, total, max)) in files.iter().take(ROWS) {
+            let (total, max) = (time::short(*total), time::short(*max));
+            table.row([total, time::count(*count), max, (*name).clone()]);
+        }
+        out.text("\n")?;
+        table.print(out)
+    }
+
+    fn print_storms(&self, out: &mut Out) -> Result<(), Failure> {
+        let seconds = (self.end_ns as f64 / 1e9).max(1e-9);
+        let storm = |c: &Counts| (c.at_once + c.of_nobody) as f64 / seconds > 1000.0;
+        for (object, c) in self.objects.iter().filter(|(_, c)| storm(c)).take(3) {
+            out.put(format_args!(
+                "\nThe lock at {object:#x} burns calls: {} waits that returned at once, {} wakes of \
+                 nobody, {} waits that slept.\n",
+                time::count(c.at_once),
+                time::count(c.of_nobody),
+                time::count(c.waits - c.at_once),
+            ))?;
+        }
+        Ok(())
+    }
+
+    fn json(&self, verdict: &Verdict, out: &mut Out) -> Result<(), Failure> {
+        let threads: Vec<Value> =
+            self.threads.iter().map(|(n, t)| self.thread_json(*n, t)).collect();
+        let causes: Vec<Value> = self.ranked().iter().map(|g| self.group_json(g)).collect();
+        let mut files: Vec<_> = self.files.iter().collect();
+        files.sort_by_key(|(name, f)| (std::cmp::Reverse(f.1), (*name).clone()));
+        let files: Vec<Value> = files
+            .iter()
+            .map(|(name, f)| json!({"file": name, "calls": f.0, "total_ns": f.1, "max_ns": f.2}))
+            .collect();
+        let objects: Vec<Value> = self
+            .objects
+            .iter()
+            .take(64)
+            .map(|(object, c)| {
+                json!({"object": object, "waits": c.waits, "at_once": c.at_once,
+                    "timeouts": c.timeouts, "wakes": c.wakes, "of_nobody": c.of_nobody,
+                    "waited_ns": c.waited_ns})
+            })
+            .collect();
+        let (slept, voluntary) = self.switches();
+        let mut bytes = Vec::new();
+        json::object(&mut bytes, |o| {
+            o.put("complete", verdict.is_complete());
+            o.put("sentence", self.sentence());
+            o.put("wall_ns", self.end_ns);
+            o.put("lost", self.lost);
+            let e = self.explained;
+            o.put("waits", json!({"by_wake": e.waits, "explained": e.woken}));
+            o.put("coverage", json!({"slept": slept, "voluntary_switches": voluntary}));
+            o.put("threads", json!(threads));
+            o.put("causes", json!(causes));
+            o.put("files", json!(files));
+            o.put("objects", json!(objects));
+        });
+        bytes.push(b'\n');
+        out.bytes(&bytes)
+    }
+
+    fn thread_json(&self, number: u32, t: &ThreadTime) -> Value {
+        let wall = t.wall_ns(self.end_ns);
+        let waited: BTreeMap<&str, u64> =
+            t.by_cause.iter().map(|(c, ns)| (c.name(), *ns)).collect();
+        json!({"thread": number, "tid": t.tid, "name": t.name, "wall_ns": wall,
+            "running_ns": wall.saturating_sub(t.waited_ns()), "waited_ns": waited})
+    }
+
+    fn group_json(&self, g: &Group) -> Value {
+        let mut by: Vec<_> = g.releasers.iter().collect();
+        by.sort_by_key(|(who, ns)| (std::cmp::Reverse(**ns), (*who).clone()));
+        let by: Vec<Value> = by
+            .iter()
+            .take(ROWS)
+            .map(|((thread, from), ns)| json!({"thread": thread, "from": from, "ns": ns}))
+            .collect();
+        json!({"cause": g.cause.name(), "on": g.primitive, "where": g.place, "count": g.count,
+            "total_ns": g.total_ns, "max_ns": g.max_ns, "threads": g.threads.len(),
+            "objects": g.objects.len(), "never_ended": g.never, "released_by": by})
+    }
+}

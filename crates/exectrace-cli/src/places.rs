@@ -1,0 +1,187 @@
+//! Where the program waited, and on what: the primitive that a stack's library calls name, and the
+//! first call below them, which is the program's.
+
+use std::rc::Rc;
+
+use serde_json::Value;
+use serde_json::json;
+use trace::encode::op::Op;
+
+use crate::output::push_safe;
+use crate::stacks::Call;
+use crate::stacks::Stack;
+
+/// What a thread waits for, as people name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Cause {
+    /// A lock that another thread holds.
+    Lock,
+    /// The disk, another machine, a device.
+    Io,
+    /// Another thread or process, to say or to end something.
+    Other,
+    /// Work: at a pool's queue, at a poll, at a socket for what comes in.
+    Idle,
+    /// Time.
+    Sleep,
+}
+
+impl Cause {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Cause::Lock => "lock",
+            Cause::Io => "I/O",
+            Cause::Other => "others",
+            Cause::Idle => "idle",
+            Cause::Sleep => "sleep",
+        }
+    }
+}
+
+/// A place in the program that waits.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// What it waits on, in words: "mutex", "channel", "read".
+    pub primitive: &'static str,
+    /// What for.
+    pub cause: Cause,
+    /// The program's call, and where that stands; empty where it is not known.
+    pub text: String,
+}
+
+/// Library calls, by a part of their names, and the primitive that they are.
+const PRIMITIVES: [(&str, &str, Cause); 16] = [
+    ("::mpmc::", "channel", Cause::Idle),
+    ("::mpsc::", "channel", Cause::Idle),
+    ("crossbeam_channel::", "channel", Cause::Idle),
+    ("rayon_core::sleep", "rayon's queue", Cause::Idle),
+    ("JoinInner", "join", Cause::Other),
+    ("JoinHandle", "join", Cause::Other),
+    ("condvar", "condvar", Cause::Idle),
+    ("Condvar", "condvar", Cause::Idle),
+    ("raw_mutex", "mutex", Cause::Lock),
+    ("raw_rwlock", "rwlock", Cause::Lock),
+    ("rwlock::", "rwlock", Cause::Lock),
+    ("mutex::", "mutex", Cause::Lock),
+    ("once::", "once", Cause::Lock),
+    ("Barrier", "barrier", Cause::Other),
+    ("thread::park", "park", Cause::Idle),
+    ("thread_parking", "park", Cause::Idle),
+];
+
+/// Whether a call is of a library by which programs wait, not of the program.
+fn is_library(call: &Call) -> bool {
+    let Some(function) = call.function.as_deref() else { return false };
+    let name = function.trim_start_matches('<').trim_start_matches("&mut ");
+    let roots = [
+        "std::",
+        "core::",
+        "alloc::",
+        "parking_lot",
+        "lock_api::",
+        "crossbeam_",
+        "rayon_core::",
+        "trace_hooks::",
+        "trace::",
+        "exectrace",
+        "mio::",
+        "polling::",
+    ];
+    roots.iter().any(|root| name.starts_with(root))
+        || name.starts_with("__")
+        || matches!(
+            name,
+            "syscall"
+                | "pthread_mutex_lock"
+                | "pthread_cond_wait"
+                | "pthread_cond_timedwait"
+                | "read"
+                | "write"
+                | "pread64"
+                | "pwrite64"
+                | "nanosleep"
+                | "clock_nanosleep"
+                | "poll"
+                | "epoll_wait"
+                | "select"
+                | "fsync"
+                | "fdatasync"
+                | "recv"
+                | "send"
+                | "accept4"
+        )
+}
+
+/// What is waited for where no library call says it.
+fn by_call(op: Op) -> (&'static str, Cause) {
+    let cause = match op {
+        Op::MutexLock | Op::RwlockRead | Op::RwlockWrite | Op::SpinLock | Op::FileLock => {
+            Cause::Lock
+        }
+        Op::FutexWait | Op::CondWait | Op::SemWait => Cause::Other,
+        Op::BarrierWait | Op::Join | Op::WaitProcess => Cause::Other,
+        Op::Sleep | Op::Yield => Cause::Sleep,
+        Op::Poll
+        | Op::Select
+        | Op::EpollWait
+        | Op::Accept
+        | Op::Receive
+        | Op::WaitSignal
+        | Op::Ring => Cause::Idle,
+        _ => Cause::Io,
+    };
+    (op.name(), cause)
+}
+
+/// The place of a wait by `op` from this stack.
+pub fn place(op: Op, stack: Option<&Rc<Stack>>) -> Place {
+    let (mut primitive, mut cause) = by_call(op);
+    let calls = stack.map_or(&[][..], |s| s.shown(false));
+    let own = calls.iter().position(|c| c.function.is_some() && !is_library(c));
+    if matches!(op, Op::FutexWait | Op::CondWait | Op::MutexLock) {
+        for call in &calls[..own.unwrap_or(calls.len())] {
+            let name = call.function.as_deref().unwrap_or_default();
+            // The outermost one says what the program asked for.
+            if let Some((_, what, why)) = PRIMITIVES.iter().find(|(part, ..)| name.contains(part)) {
+                (primitive, cause) = (what, *why);
+            }
+        }
+    }
+    let text = own.or_else(|| calls.len().checked_sub(1)).map(|i| call_text(&calls[i]));
+    Place { primitive, cause, text: text.unwrap_or_default() }
+}
+
+/// The program's call of a stack: below what libraries do.
+pub fn own_call(stack: Option<&Rc<Stack>>) -> String {
+    let calls = stack.map_or(&[][..], |s| s.shown(false));
+    let own = calls.iter().find(|c| c.function.is_some() && !is_library(c));
+    own.or(calls.last()).map(call_text).unwrap_or_default()
+}
+
+/// A call as function, file and line.
+fn call_text(call: &Call) -> String {
+    let mut text = String::new();
+    match (&call.function, &call.module) {
+        (Some(function), _) => push_safe(function.as_bytes(), &mut text),
+        (None, Some(module)) => {
+            push_safe(module.rsplit('/').next().unwrap_or(module).as_bytes(), &mut text);
+            text.push_str(&format!("+{:#x}", call.address));
+        }
+        (None, None) => text.push_str(&format!("{:#x}", call.address)),
+    }
+    if let Some(file) = &call.file {
+        text.push_str(" at ");
+        let short: Vec<&str> = file.rsplit('/').take(2).collect();
+        push_safe(short.into_iter().rev().collect::<Vec<_>>().join("/").as_bytes(), &mut text);
+        if let Some(line) = call.line {
+            text.push_str(&format!(":{line}"));
+        }
+    }
+    text
+}
+
+/// A stack as JSON; null where the trace has none.
+pub fn stack_json(stack: Option<&Rc<Stack>>) -> Value {
+    stack.map_or(Value::Null, |s| json!(s.json))
+}
