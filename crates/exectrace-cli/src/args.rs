@@ -41,6 +41,10 @@ pub struct Cli {
 pub enum Command {
     /// Run a program, record what its threads wait for, and say where the time went
     Record(cmd::record::Options),
+    /// Record a built-in program with a planted fault, to see what a report is
+    Demo(cmd::demo::Options),
+    /// Say what can be recorded here and what not, and why
+    Doctor(cmd::doctor::Options),
     /// Say where the time of a recorded program's threads went
     Report(cmd::report::Options),
     /// List waits: on what, how long, and who ended them

@@ -46,8 +46,10 @@ fn main() -> ExitCode {
             return if wanted { ExitCode::SUCCESS } else { ExitCode::from(REFUSED) };
         }
     };
-    if let Command::Record(args) = &cli.command {
-        return cmd::record::run(args);
+    match &cli.command {
+        Command::Record(args) => return cmd::record::run(args),
+        Command::Demo(args) => return cmd::demo::run(args),
+        _ => {}
     }
     let mut out = Out::stdout();
     let done = match &cli.command {
@@ -61,12 +63,28 @@ fn main() -> ExitCode {
         Command::Dump(args) => cmd::dump::run(args, &mut out),
         Command::Waits(args) => cmd::waits::run(args, &mut out),
         Command::Report(args) => cmd::report::run(args, &mut out),
-        Command::Record(_) => unreachable!("it has run"),
+        Command::Doctor(args) => match cmd::doctor::run(args, &mut out) {
+            Ok(good) => return finish_doctor(out, good),
+            Err(failure) => Err(failure),
+        },
+        // They have run.
+        Command::Record(_) | Command::Demo(_) => return ExitCode::SUCCESS,
     };
     out.read();
     match done.and_then(|verdict| out.finish().map(|()| verdict)) {
         Ok(verdict) => verdict.exit_code(),
         Err(Failure::NobodyReads) => ExitCode::SUCCESS,
+        Err(Failure::Refused(why)) => {
+            failure::say(&why);
+            ExitCode::from(REFUSED)
+        }
+    }
+}
+
+/// The status of `doctor`: 0 where nothing is in the way, 1 where something is.
+fn finish_doctor(out: Out, good: bool) -> ExitCode {
+    match out.finish() {
+        Ok(()) | Err(Failure::NobodyReads) => ExitCode::from(if good { 0 } else { REFUSED }),
         Err(Failure::Refused(why)) => {
             failure::say(&why);
             ExitCode::from(REFUSED)

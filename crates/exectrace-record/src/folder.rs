@@ -48,6 +48,16 @@ impl Drop for Folder {
     }
 }
 
+/// A folder on a tmpfs in which buffers can be made.
+///
+/// # Errors
+///
+/// There is none, or it cannot be written to.
+pub fn can_hold_buffers() -> io::Result<PathBuf> {
+    let folder = Folder::on_tmpfs()?;
+    Ok(folder.path().parent().unwrap_or(folder.path()).to_path_buf())
+}
+
 /// Whether a folder is on a tmpfs, by the table of mounts: the longest mount point above it says.
 fn is_tmpfs(folder: &Path) -> bool {
     let Ok(folder) = folder.canonicalize() else { return false };

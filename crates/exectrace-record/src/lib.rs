@@ -20,6 +20,7 @@ mod run;
 pub use check::Refused;
 pub use check::program;
 pub use drains::Traced;
+pub use folder::can_hold_buffers;
 pub use run::Ended;
 pub use run::Options;
 pub use run::Recorded;

@@ -1,5 +1,7 @@
 //! The commands, one file each, and the loops over a trace that they share.
 
+pub mod demo;
+pub mod doctor;
 pub mod dump;
 pub mod events;
 pub mod logs;

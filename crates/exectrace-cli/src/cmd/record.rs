@@ -71,6 +71,23 @@ pub struct Options {
     command: Vec<OsString>,
 }
 
+impl Options {
+    /// The defaults, for this program.
+    pub fn of(command: Vec<OsString>, output: PathBuf) -> Options {
+        Options {
+            output: Some(output),
+            classes: "locks,io,net,sleep,process".into(),
+            no_stacks: false,
+            depth: 64,
+            memory: 64,
+            no_follow: false,
+            wait: false,
+            no_report: false,
+            command,
+        }
+    }
+}
+
 /// Classes that there are.
 const CLASSES: [&str; 6] = ["locks", "io", "net", "sleep", "sched", "process"];
 
