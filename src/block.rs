@@ -55,6 +55,9 @@ pub fn begin(op: Op, object: u64, walk: bool) -> Option<Wait> {
     }
     let _errno = sys::Errno::save();
     let begun = emit::block(op as u32, object, walk);
+    if begun.since != 0 && local::with(|l| !l.has(local::NAMED)) {
+        emit::rename();
+    }
     (begun.since != 0).then_some(Wait { op, object, begun })
 }
 
@@ -280,12 +283,14 @@ pub fn process(step: Step, pid: u32, text: &[u8]) {
     }
 }
 
-/// Says what the kernel has counted for the calling thread. One system call.
+/// Says what the kernel has counted for the calling thread, and its name where that is new. Two
+/// system calls.
 pub fn usage() {
     if !is_on() {
         return;
     }
     let _errno = sys::Errno::save();
+    emit::rename();
     if let Some(u) = sys::thread::usage() {
         let fields = [u.voluntary, u.involuntary, u.user_ns, u.system_ns];
         emit::emit(emit::Plain { kind: Kind::Usage, fields });

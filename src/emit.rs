@@ -1033,6 +1033,41 @@ pub fn block(op: u32, object: u64, walk: bool) -> Blocking {
     Blocking::default()
 }
 
+/// Puts the thread's name into the log, where it has changed since that was looked at. One system
+/// call.
+#[cold]
+#[inline(never)]
+pub fn rename() {
+    let l = local::here();
+    let mut bytes = [0u8; 16];
+    let name = sys::thread::name(&mut bytes);
+    let (Some(m), Some(r)) = (registry::mapping(), l.record()) else { return };
+    if r.busy.load(Relaxed) != 0 {
+        return;
+    }
+    l.set(local::NAMED, true);
+    let mut known = [0u8; 16];
+    let len = r.name(&mut known);
+    if &known[..len] == name {
+        return;
+    }
+    // Inside the section: nobody exchanges the tables or ends the session meanwhile.
+    gate::enter(l.busy(), l.gate(), local::NEVER, sys::sp() as u64);
+    if matches!(gate::state(look(l)), gate::State::Running(_)) {
+        r.set_name(name);
+        let mut bytes = [0u8; 64];
+        let mut w = crate::encode::field::Writer::new(&mut bytes);
+        let at = Clock::get().now().0;
+        let text = crate::encode::field::Text { bytes: name, cut_from: None };
+        let put = schema::ThreadName::put(&mut w, r.thread.load(Relaxed).into(), at, text);
+        let len = w.len();
+        if put.is_some() {
+            let _ = tables::define(m, m.front().epoch.load(Relaxed), &bytes[..len]);
+        }
+    }
+    gate::leave(l.busy());
+}
+
 /// Whether the thread, inside its section, holds a buffer of the generation that runs: so too where
 /// every event fences.
 fn runs_on(l: &Local) -> bool {

@@ -39,6 +39,9 @@ pub const RESTATES: u32 = 128;
 /// Hooks say nothing of what the thread does: it is inside one.
 pub const SILENT: u32 = 256;
 
+/// The thread's name was looked at since it was registered.
+pub const NAMED: u32 = 512;
+
 /// Places of spans below which an end out of order is known by its place.
 const PLACES_MAX: u32 = 256;
 
@@ -188,6 +191,7 @@ impl Local {
         self.record.set(record);
         self.index.set(index);
         self.gate.set(gate);
+        self.set(NAMED, false);
         self.generation.set(NEVER);
         self.holds.set(0);
         self.session.set(0);

@@ -50,28 +50,31 @@ pub struct Place {
     pub text: String,
 }
 
-/// Library calls, by a part of their names, and the primitive that they are.
-const PRIMITIVES: [(&str, &str, Cause); 16] = [
-    ("::mpmc::", "channel", Cause::Idle),
-    ("::mpsc::", "channel", Cause::Idle),
-    ("crossbeam_channel::", "channel", Cause::Idle),
-    ("rayon_core::sleep", "rayon's queue", Cause::Idle),
-    ("JoinInner", "join", Cause::Other),
-    ("JoinHandle", "join", Cause::Other),
-    ("condvar", "condvar", Cause::Idle),
-    ("Condvar", "condvar", Cause::Idle),
-    ("raw_mutex", "mutex", Cause::Lock),
-    ("raw_rwlock", "rwlock", Cause::Lock),
-    ("rwlock::", "rwlock", Cause::Lock),
-    ("mutex::", "mutex", Cause::Lock),
-    ("once::", "once", Cause::Lock),
-    ("Barrier", "barrier", Cause::Other),
-    ("thread::park", "park", Cause::Idle),
-    ("thread_parking", "park", Cause::Idle),
+/// Library calls, by a part of their names or of the file that they stand in, and the primitive
+/// that they are.
+const PRIMITIVES: [(&str, &str, &str, Cause); 14] = [
+    ("::mpmc::", "sync/mpmc/", "channel", Cause::Idle),
+    ("::mpsc::", "sync/mpsc", "channel", Cause::Idle),
+    ("crossbeam_channel::", "crossbeam-channel", "channel", Cause::Idle),
+    ("rayon_core::sleep", "rayon-core", "rayon's queue", Cause::Idle),
+    ("JoinInner", "thread/join_handle", "join", Cause::Other),
+    ("arrier", "barrier.rs", "barrier", Cause::Other),
+    ("condvar", "condvar", "condvar", Cause::Idle),
+    ("Condvar", "", "condvar", Cause::Idle),
+    ("raw_mutex", "raw_mutex", "mutex", Cause::Lock),
+    ("rwlock", "rwlock", "rwlock", Cause::Lock),
+    ("mutex::", "mutex", "mutex", Cause::Lock),
+    ("once::", "/once", "once", Cause::Lock),
+    ("thread::park", "", "park", Cause::Idle),
+    ("thread_parking", "thread_parking", "park", Cause::Idle),
 ];
 
 /// Whether a call is of a library by which programs wait, not of the program.
 fn is_library(call: &Call) -> bool {
+    if call.file.as_deref().is_some_and(|f| f.starts_with("/rustc/") || f.contains("/library/std/"))
+    {
+        return true;
+    }
     let Some(function) = call.function.as_deref() else { return false };
     let name = function.trim_start_matches('<').trim_start_matches("&mut ");
     let roots = [
@@ -84,7 +87,6 @@ fn is_library(call: &Call) -> bool {
         "rayon_core::",
         "trace_hooks::",
         "trace::",
-        "exectrace",
         "mio::",
         "polling::",
     ];
@@ -141,9 +143,14 @@ pub fn place(op: Op, stack: Option<&Rc<Stack>>) -> Place {
     let own = calls.iter().position(|c| c.function.is_some() && !is_library(c));
     if matches!(op, Op::FutexWait | Op::CondWait | Op::MutexLock) {
         for call in &calls[..own.unwrap_or(calls.len())] {
+            // The outermost one says what the program asked for. An inlined function may be known
+            // by its own name only: then by the file that it stands in.
             let name = call.function.as_deref().unwrap_or_default();
-            // The outermost one says what the program asked for.
-            if let Some((_, what, why)) = PRIMITIVES.iter().find(|(part, ..)| name.contains(part)) {
+            let file = call.file.as_deref().unwrap_or_default();
+            let is = |(part, in_file, ..): &&(&str, &str, &str, Cause)| {
+                name.contains(part) || (!in_file.is_empty() && file.contains(in_file))
+            };
+            if let Some((_, _, what, why)) = PRIMITIVES.iter().find(is) {
                 (primitive, cause) = (what, *why);
             }
         }

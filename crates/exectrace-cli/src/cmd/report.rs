@@ -103,6 +103,11 @@ struct Group {
     never: u64,
 }
 
+/// A share with its sign.
+fn percent(part: u64, whole: u64) -> String {
+    format!("{} %", time::percent(part, whole))
+}
+
 /// Everything that the report says.
 #[derive(Debug, Default)]
 struct Sums {
@@ -281,7 +286,7 @@ impl Sums {
         };
         let idle: u64 = self.threads.values().map(idle).sum();
         let Some(first) = self.ranked().into_iter().find(|g| g.cause != Cause::Other) else {
-            let rest = time::percent(wall.saturating_sub(idle), wall);
+            let rest = percent(wall.saturating_sub(idle), wall);
             return format!(
                 "No lock and no I/O held anything up: {rest} of all time was running or runnable."
             );
@@ -295,7 +300,7 @@ impl Sums {
         let who = time::counted(first.threads.len() as u64, "thread");
         let mut text = format!(
             "{} of the time of {who} is waiting for the {} in {}",
-            time::percent(first.total_ns, of),
+            percent(first.total_ns, of),
             first.primitive,
             if first.place.is_empty() { "unknown code" } else { &first.place },
         );
@@ -306,7 +311,7 @@ impl Sums {
         if let Some((from, ns)) = by.into_iter().max_by_key(|(_, ns)| *ns) {
             text.push_str(&format!(
                 ", {} of it until `{from}` released it",
-                time::percent(ns, first.total_ns)
+                percent(ns, first.total_ns)
             ));
         }
         text.push('.');
@@ -317,15 +322,17 @@ impl Sums {
         out.put(format_args!("{}\n", self.sentence()))?;
         let e = self.explained;
         let mut facts = format!(
-            "{} over {}; {} of {} that ended by a wake have their waker in the trace",
+            "{} over {}",
             time::counted(self.threads.len() as u64, "thread"),
             time::short(self.end_ns),
-            time::percent(e.woken, e.waits),
-            time::counted(e.waits, "lock wait"),
         );
+        if e.waits > 0 {
+            let (share, waits) = (percent(e.woken, e.waits), time::counted(e.waits, "lock wait"));
+            facts.push_str(&format!("; {share} of {waits} have their waker in the trace"));
+        }
         let (slept, voluntary) = self.switches();
         if voluntary > 0 {
-            let share = time::percent(slept.min(voluntary), voluntary);
+            let share = percent(slept.min(voluntary), voluntary);
             facts.push_str(&format!(
                 "; recorded waits explain about {share} of {} switches that threads asked for",
                 time::count(voluntary)
@@ -411,12 +418,12 @@ impl Sums {
             let wall = t.wall_ns(self.end_ns);
             let share = |c| match t.by_cause.get(&c).copied().unwrap_or(0) {
                 0 => "-".to_owned(),
-                ns => time::percent(ns, wall),
+                ns => percent(ns, wall),
             };
             table.row([
                 self.thread_name(**number),
                 time::short(wall),
-                time::percent(wall.saturating_sub(t.waited_ns()), wall),
+                percent(wall.saturating_sub(t.waited_ns()), wall),
                 share(Cause::Lock),
                 share(Cause::Io),
                 share(Cause::Other),
