@@ -84,8 +84,8 @@ fn environment() -> Vec<Finding> {
     let level = paranoid.ok().and_then(|t| t.trim().parse::<i32>().ok());
     let says = match level {
         Some(level) => format!(
-            "perf_event_paranoid is {level}; switch records are not taken by this version: a thread \
-             that does not wait is \"running or runnable\""
+            "perf_event_paranoid is {level}; switch records are not taken by this version: a \
+             thread that does not wait is \"running or runnable\""
         ),
         None => {
             "perf_event_open is not there: a thread that does not wait is \"running or runnable\""

@@ -47,10 +47,12 @@ pub struct Options {
     #[arg(long)]
     no_stacks: bool,
     /// Most frames of a stack
-    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=128))]
+    #[arg(long, value_name = "N", default_value_t = 64,
+        value_parser = clap::value_parser!(u32).range(1..=128))]
     depth: u32,
     /// Most memory for buffers in each process, in MiB
-    #[arg(long, value_name = "MIB", default_value_t = 64, value_parser = clap::value_parser!(u64).range(2..=65_536))]
+    #[arg(long, value_name = "MIB", default_value_t = 64,
+        value_parser = clap::value_parser!(u64).range(2..=65_536))]
     memory: u64,
     /// Record the program alone, not its children
     #[arg(long)]

@@ -23,6 +23,7 @@ use trace_decode::Timed;
 use crate::args::Common;
 use crate::args::Symbols;
 use crate::cmd;
+use crate::cmd::Keep;
 use crate::cmd::waits;
 use crate::failure::Failure;
 use crate::input::Input;
@@ -129,7 +130,7 @@ pub fn run(options: &Options, out: &mut Out) -> Result<Verdict, Failure> {
     let mut stacks = Stacks::new(&options.symbols, false);
     let (mut waits, mut sums) = (Waits::new(), Sums::default());
     let mut number = 0;
-    cmd::merged(&mut input, &mut verdict, out, |item, _| {
+    cmd::merged(&mut input, &mut verdict, out, Keep::Stacks, |item, _| {
         let session = match item {
             Item::SessionBegin(_) => {
                 number += 1;
@@ -346,9 +347,8 @@ impl Sums {
         self.print_threads(out)?;
         self.print_files(out)?;
         self.print_storms(out)?;
-        let more = format!(
-            "\nMore: exectrace waits {file} | exectrace threads {file} | exectrace stacks {file}\n"
-        );
+        let commands = ["waits", "threads", "stacks"].map(|c| format!("exectrace {c} {file}"));
+        let more = format!("\nMore: {}\n", commands.join(" | "));
         out.styled(Style::Dim, &more)
     }
 
@@ -464,8 +464,8 @@ impl Sums {
         let storm = |c: &Counts| (c.at_once + c.of_nobody) as f64 / seconds > 1000.0;
         for (object, c) in self.objects.iter().filter(|(_, c)| storm(c)).take(3) {
             out.put(format_args!(
-                "\nThe lock at {object:#x} burns calls: {} waits that returned at once, {} wakes of \
-                 nobody, {} waits that slept.\n",
+                "\nThe lock at {object:#x} burns calls: {} waits that returned at once, {} wakes \
+                 of nobody, {} waits that slept.\n",
                 time::count(c.at_once),
                 time::count(c.of_nobody),
                 time::count(c.waits - c.at_once),

@@ -19,6 +19,7 @@ use trace_decode::Session;
 use crate::args::Common;
 use crate::args::Symbols;
 use crate::cmd;
+use crate::cmd::Keep;
 use crate::failure::Failure;
 use crate::filter::Window;
 use crate::input::Input;
@@ -80,7 +81,7 @@ pub fn run(options: &Options, out: &mut Out) -> Result<Verdict, Failure> {
     let (mut session_number, mut shown) = (0, 0);
     let mut longest: Vec<(u64, String)> = Vec::new();
     let (mut count, mut total_ns) = (0u64, 0u64);
-    cmd::merged(&mut input, &mut verdict, out, |item, out| {
+    cmd::merged(&mut input, &mut verdict, out, Keep::Stacks, |item, out| {
         let session = match item {
             Item::SessionBegin(_) => {
                 session_number += 1;
