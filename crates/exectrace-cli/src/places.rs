@@ -121,7 +121,9 @@ fn by_call(op: Op) -> (&'static str, Cause) {
         Op::MutexLock | Op::RwlockRead | Op::RwlockWrite | Op::SpinLock | Op::FileLock => {
             Cause::Lock
         }
-        Op::FutexWait | Op::CondWait | Op::SemWait => Cause::Other,
+        // A semaphore is a lock more often than not: Python's are.
+        Op::SemWait => Cause::Lock,
+        Op::FutexWait | Op::CondWait => Cause::Other,
         Op::BarrierWait | Op::Join | Op::WaitProcess => Cause::Other,
         Op::Sleep | Op::Yield => Cause::Sleep,
         Op::Poll
