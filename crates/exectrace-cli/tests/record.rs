@@ -1,0 +1,137 @@
+//! `exectrace record`: the program runs as without it, its status and output are its own, and the
+//! report names the lock that was planted.
+
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+use std::process::Output;
+
+use serde_json::Value;
+
+/// A folder of this test's own.
+fn folder(name: &str) -> PathBuf {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("record-{name}"));
+    let _ = fs::remove_dir_all(&path);
+    fs::create_dir_all(&path).unwrap();
+    path
+}
+
+fn exectrace(folder: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_exectrace"));
+    command.args(args).current_dir(folder).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Whether buffers can be made here; says so where not.
+fn can_record(folder: &Path) -> bool {
+    let doctor = exectrace(folder, &["doctor", "--json"]);
+    let said: Value = serde_json::from_slice(&doctor.stdout).unwrap();
+    let good = said["good"] == true;
+    if !good {
+        println!("skipped: {}", text(&doctor.stdout));
+    }
+    good
+}
+
+#[test]
+fn output_and_status_are_the_programs() {
+    let folder = folder("status");
+    if !can_record(&folder) {
+        return;
+    }
+    let script = "cat; echo to-err >&2; exit 7";
+    let plain = |args: &[&str], recorded: bool| {
+        let mut command = match recorded {
+            true => Command::new(env!("CARGO_BIN_EXE_exectrace")),
+            false => Command::new(args[0]),
+        };
+        let skip = usize::from(!recorded);
+        let all =
+            if recorded { [&["record", "--no-report", "--"], args].concat() } else { args.into() };
+        let input = fs::File::open(std::env::current_exe().unwrap()).unwrap();
+        command.args(&all[skip..]).current_dir(&folder).stdin(input).output().unwrap()
+    };
+    let (without, with) = (plain(&["sh", "-c", script], false), plain(&["sh", "-c", script], true));
+    assert_eq!((without.status.code(), with.status.code()), (Some(7), Some(7)));
+    assert_eq!(without.stdout.len(), with.stdout.len());
+    assert!(without.stdout == with.stdout && with.stdout.len() > 10_000);
+    assert!(text(&with.stderr).contains("to-err"));
+    assert!(folder.join("sh.trace").exists(), "{}", text(&with.stderr));
+    let killed = plain(&["sh", "-c", "kill -9 $$"], true);
+    assert_eq!(killed.status.code(), Some(128 + 9));
+    assert!(text(&killed.stderr).contains("signal 9"));
+    let stat = exectrace(&folder, &["stat", "--json", "sh.trace"]);
+    let stat: Value = serde_json::from_slice(&stat.stdout).unwrap();
+    assert_eq!((&stat["complete"], &stat["lost"]), (&Value::Bool(true), &Value::from(0)));
+}
+
+#[test]
+fn the_environment_is_the_programs_own() {
+    let folder = folder("environment");
+    if !can_record(&folder) {
+        return;
+    }
+    let out = exectrace(&folder, &["record", "--no-report", "--", "env"]);
+    let own = text(&out.stdout);
+    assert!(own.contains("PATH="), "{own}");
+    assert!(!own.contains("EXECTRACE_PRELOAD") && !own.contains("LD_PRELOAD"), "{own}");
+}
+
+#[test]
+fn refusals_are_said_before_anything_runs() {
+    let folder = folder("refusals");
+    let refused = |args: &[&str], why: &str| {
+        let out = exectrace(&folder, &[&["record"], args].concat());
+        assert_eq!(out.status.code(), Some(1), "{args:?}");
+        assert!(text(&out.stderr).contains(why), "{args:?}: {}", text(&out.stderr));
+        assert!(out.stdout.is_empty());
+    };
+    refused(&["--", "no-such-program-here"], "no such program");
+    refused(&["--", "/proc"], "not executable");
+    refused(&["--classes", "locks,typo", "--", "true"], "no class `typo`");
+    refused(&["-o", "/no/such/folder/x.trace", "--", "true"], "/no/such/folder/x.trace");
+    fs::write(folder.join("precious"), "not a trace").unwrap();
+    refused(&["-o", "precious", "--", "true"], "not overwritten");
+    assert_eq!(fs::read_to_string(folder.join("precious")).unwrap(), "not a trace");
+    refused(&[], "required");
+}
+
+#[test]
+fn the_planted_lock_is_found() {
+    let folder = folder("demo");
+    if !can_record(&folder) {
+        return;
+    }
+    let out = exectrace(&folder, &["demo"]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let said = text(&out.stderr);
+    assert!(said.contains("waiting for the mutex"), "{said}");
+    assert!(said.len() < 8 << 10, "an answer fits");
+    let report = exectrace(&folder, &["report", "--json", "demo.trace"]);
+    assert!(report.status.success(), "{}", text(&report.stderr));
+    let report: Value = serde_json::from_slice(&report.stdout).unwrap();
+    let first = &report["causes"][0];
+    assert_eq!((&first["cause"], &first["on"]), (&Value::from("lock"), &Value::from("mutex")));
+    assert_eq!(first["threads"], 4, "{first}");
+    let by = &report["waits"];
+    let (all, explained) = (by["by_wake"].as_u64().unwrap(), by["explained"].as_u64().unwrap());
+    assert!(all > 10 && explained * 100 >= all * 95, "{by}");
+    // Every worker waited, and of each wait the pieces make up the whole.
+    let waits = exectrace(&folder, &["waits", "--json", "demo.trace"]);
+    let mut checked = 0;
+    for line in text(&waits.stdout).lines() {
+        let wait: Value = serde_json::from_str(line).unwrap();
+        let pieces = wait["pieces"].as_array().unwrap();
+        let sum: u64 = pieces
+            .iter()
+            .map(|p| p["to_ns"].as_u64().unwrap() - p["from_ns"].as_u64().unwrap())
+            .sum();
+        assert_eq!(sum, wait["duration_ns"].as_u64().unwrap(), "{line}");
+        checked += 1;
+    }
+    assert!(checked > 10);
+}
