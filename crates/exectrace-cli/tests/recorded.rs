@@ -59,6 +59,33 @@ fn sums_agree_with_events(bytes: &[u8], events: &[Value]) {
     assert_eq!(json_lines(&logs)[0]["text"], "got 5");
 }
 
+/// What is said of where the names of this program come from.
+fn names_of_this_program(bytes: &[u8]) {
+    let own = std::env::current_exe().unwrap();
+    let module = |out: &str| {
+        let stat: Value = serde_json::from_str(out).unwrap();
+        let all = stat["modules"].as_array().unwrap().clone();
+        all.into_iter().find(|m| m["path"].as_str() == own.to_str()).expect("this program")
+    };
+    let this = module(&run_on(bytes, "names", &["stat", "--symbols", "--json"]).complete());
+    assert_eq!((&this["found"], &this["lines"]), (&"debug_information".into(), &true.into()));
+    let addresses = this["addresses"].as_u64().unwrap();
+    assert!(addresses > 2, "{this}");
+    assert_eq!(this["addresses_named"], addresses);
+
+    let stacks = run_on(bytes, "stacks", &["stacks", "--kind", "log", "--json"]).complete();
+    // Of two threads, so of two callers, each once.
+    let counts: Vec<Value> = json_lines(&stacks).iter().map(|s| s["count"].clone()).collect();
+    assert_eq!(counts, [1, 1]);
+    for stack in json_lines(&stacks) {
+        assert_eq!(stack["stack"][0]["function"], "recorded::work");
+        assert_eq!(stack["stack"][0]["line"], LOG_LINE);
+    }
+    let folded = run_on(bytes, "folded", &["stacks", "--kind", "log", "--folded"]).complete();
+    let both = folded.lines().filter(|l| l.ends_with(";recorded::work 1")).count();
+    assert_eq!(both, 2, "{folded}");
+}
+
 #[test]
 fn what_was_done_is_told() {
     let path = std::env::temp_dir().join(format!("exectrace-recorded-{}", std::process::id()));
@@ -107,6 +134,7 @@ fn what_was_done_is_told() {
         assert_eq!(stack[0]["line"], LOG_LINE);
         assert_eq!(stack[1]["function"], caller);
     }
+    names_of_this_program(&bytes);
     let all = run_on(&bytes, "all", &["events", "--json", "--all-frames"]).complete();
     let own = |e: &Value| e["stack"][0]["function"].as_str().is_some_and(|f| f.contains("trace::"));
     assert!(json_lines(&all).iter().any(own), "the recorder's frames are there when asked for");

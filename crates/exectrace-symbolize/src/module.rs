@@ -127,7 +127,8 @@ impl fmt::Display for Missing {
             Missing::Unreadable(e) => write!(f, "its file cannot be read: {e}"),
             Missing::NotElf(e) => write!(f, "its file is not readable ELF: {e}"),
             Missing::OtherBuildId { module, file } => {
-                let (file, module) = (Hex(file), Hex(&Some(module)));
+                let module = Some(module);
+                let (file, module) = (Hex(file), Hex(&module));
                 write!(f, "its file was changed since: it has build id {file}, expected {module}")
             }
             Missing::OtherFile => f.write_str("its file was changed since it was loaded"),

@@ -50,8 +50,8 @@ The JSON object has events, lost, lost_by_cause, threads, bytes, duration_ns, ge
 by_kind (name to count), damaged_bytes, start_wall, start_wall_ns, pause_max_ns, complete, faults,
 notes, clock, modules (path, base, size, build_id), and sessions with the same for each session of
 the trace. With --symbols, modules have found (debug_information, separate_debug_file, symbol_table,
-dynamic_symbols or missing), file, reason, addresses (in stacks) and addresses_named as well, and
-addresses_outside are those in stacks that lie in no module.
+mini_debug, dynamic_symbols or missing), file, reason, addresses (in stacks) and addresses_named as
+well, and addresses_outside are those in stacks that lie in no module.
 
 With --thread, --kind, --name, --from or --to, everything is still said of the whole trace, and the
 selected events are counted beside it: selected (events, threads, by_kind) in JSON.
@@ -486,6 +486,7 @@ fn module_json(module: &ModuleRow) -> serde_json::Value {
             Names::DebugInformation if is_own(module, named) => "debug_information",
             Names::DebugInformation => "separate_debug_file",
             Names::SymbolTable => "symbol_table",
+            Names::MiniDebug => "mini_debug",
             Names::DynamicSymbols => "dynamic_symbols",
             _ => "other",
         },
@@ -655,6 +656,7 @@ fn module_text(module: &ModuleRow, named: &Named) -> String {
     text.push_str(match source.names {
         Names::DebugInformation => "debug information",
         Names::SymbolTable => "a symbol table only",
+        Names::MiniDebug => "the packed symbol table only",
         Names::DynamicSymbols => "exported symbols only",
         _ => "symbols",
     });
