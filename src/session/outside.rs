@@ -174,8 +174,8 @@ impl Drain {
     pub fn adopt(path: &Path, options: &DrainOptions) -> io::Result<Option<Drain>> {
         let mapping = match Mapping::adopt(path) {
             Ok(mapping) => mapping,
-            // It is being made: its magic is stored last.
-            Err(e) if is_young(path) && e.kind() == io::ErrorKind::InvalidData => return Ok(None),
+            // It is being made: its length is set after its name, its magic is stored last.
+            Err(e) if is_young(path) && is_of_youth(&e) => return Ok(None),
             Err(e) => return Err(e),
         };
         // Acquire: pairs with the Release with which the gate is turned (outside#1).
@@ -268,6 +268,11 @@ impl Drop for Drain {
         // SAFETY: as above.
         unsafe { mapping.unmap() };
     }
+}
+
+/// Whether this error is what a file gives that is in the making: no magic yet, or no byte.
+fn is_of_youth(e: &io::Error) -> bool {
+    matches!(e.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput)
 }
 
 /// Whether the file may still be in the making.

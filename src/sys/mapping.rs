@@ -104,14 +104,16 @@ pub fn reserve(bytes: usize, floor: usize, dir: Option<&Path>) -> io::Result<Reg
     }
 }
 
-/// Programs that one process becomes, one after the other, of which each has a file.
-const FILES_MAX: u32 = 10_000;
+/// Names that are tried.
+const NAMES_MAX: u64 = 64;
 
 /// Makes a file for this process in `dir`, for this user alone: `<pid>-<start time>-<n>`. By `n`
-/// the programs differ that the process becomes by exec, one after the other.
+/// the programs differ that the process becomes by exec, one after the other: it is the time, so
+/// that it rises also where somebody has taken the name of the one before away.
 fn create_in(dir: &Path) -> io::Result<(fs::File, PathBuf)> {
     let (pid, start) = (crate::sys::thread::pid_raw(), process::start_time());
-    for n in 0..FILES_MAX {
+    let now = crate::sys::mono_ns();
+    for n in now..now.saturating_add(NAMES_MAX) {
         let path = dir.join(format!("{pid}-{start}-{n}"));
         let file = fs::OpenOptions::new()
             .read(true)

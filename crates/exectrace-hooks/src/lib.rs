@@ -29,14 +29,18 @@ mod files;
 mod futex;
 mod locks;
 mod pauses;
+mod process;
 mod raw;
 #[doc(hidden)]
 pub mod real;
 mod settings;
+mod target;
 mod thread;
 mod waiters;
 mod waiting;
 
+pub use process::Follow;
+pub use process::follow;
 pub use real::resolve_all;
 pub use settings::Classes;
 pub use settings::Options;
@@ -73,6 +77,8 @@ pub mod c {
     pub use libc::off_t;
     pub use libc::pid_t;
     pub use libc::pollfd;
+    pub use libc::posix_spawn_file_actions_t;
+    pub use libc::posix_spawnattr_t;
     pub use libc::pthread_attr_t;
     pub use libc::pthread_barrier_t;
     pub use libc::pthread_cond_t;
@@ -91,6 +97,8 @@ pub mod c {
     pub use libc::timespec;
     pub use libc::timeval;
 
+    /// Words, and a null behind them.
+    pub type Words = *const *const c_char;
     /// What a thread runs.
     pub type Start = unsafe extern "C-unwind" fn(*mut c_void) -> *mut c_void;
     /// What a thread of C11 runs.
@@ -103,5 +111,6 @@ macro_rules! hooks {
     () => {
         $crate::each_hook!($crate::define_symbols);
         $crate::each_call!($crate::define_symbols);
+        $crate::define_variadics! { execl "0"; execlp "1"; execle "2"; }
     };
 }

@@ -94,7 +94,7 @@ macro_rules! define_reals {
             ///
             /// # Safety
             /// - libc's contract for it.
-            #[allow(clippy::too_many_arguments)]
+            #[allow(clippy::too_many_arguments, non_snake_case)]
             #[inline(always)]
             pub unsafe fn $name($($arg: $type),*) -> $result {
                 let at = at::$name.get();

@@ -92,6 +92,22 @@ macro_rules! each_hook { ($($then:tt)*) => { $($then)*! {
     closefrom "": fn(from: c_int) -> ();
     fcntl "": fn(fd: c_int, command: c_int, argument: usize) -> c_int;
     fcntl64 "": fn(fd: c_int, command: c_int, argument: usize) -> c_int;
+    fork "": fn() -> pid_t;
+    execve "": fn(path: *const c_char, argv: Words, envp: Words) -> c_int;
+    execv "": fn(path: *const c_char, argv: Words) -> c_int;
+    execvp "": fn(name: *const c_char, argv: Words) -> c_int;
+    execvpe "": fn(name: *const c_char, argv: Words, envp: Words) -> c_int;
+    fexecve "": fn(fd: c_int, argv: Words, envp: Words) -> c_int;
+    posix_spawn "GLIBC_2.15": fn(child: *mut pid_t, path: *const c_char,
+        actions: *const posix_spawn_file_actions_t, attributes: *const posix_spawnattr_t,
+        argv: Words, envp: Words) -> c_int;
+    posix_spawnp "GLIBC_2.15": fn(child: *mut pid_t, name: *const c_char,
+        actions: *const posix_spawn_file_actions_t, attributes: *const posix_spawnattr_t,
+        argv: Words, envp: Words) -> c_int;
+    system "": fn(command: *const c_char) -> c_int;
+    popen "": fn(command: *const c_char, mode: *const c_char) -> *mut c_void;
+    _exit "": fn(status: c_int) -> !;
+    _Exit "": fn(status: c_int) -> !;
 } } }
 
 /// Hands the table of calls that are recorded alike to the macro that is named: class, call of the
@@ -219,7 +235,8 @@ macro_rules! define_symbols {
             #[allow(unused_imports)]
             use $crate::c::*;
             $(
-                #[allow(missing_docs, clippy::missing_safety_doc, clippy::too_many_arguments)]
+                #[allow(missing_docs, non_snake_case)]
+                #[allow(clippy::missing_safety_doc, clippy::too_many_arguments)]
                 #[unsafe(no_mangle)]
                 pub unsafe extern "C-unwind" fn $name($($arg: $type),*) -> $result {
                     // SAFETY: the caller keeps to libc's contract for this function.
@@ -228,4 +245,67 @@ macro_rules! define_symbols {
             )*
         };
     };
+}
+
+/// The symbols of the `execl` family. Their number of arguments is known from a null among them
+/// only, so each puts what the caller left into one list for [`bodies`](crate::bodies): the
+/// arguments in registers, and the place of those on the stack.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! define_variadics {
+    ($( $name:ident $which:literal; )*) => { $(
+        /// libc's function of this name.
+        ///
+        /// # Safety
+        /// - As libc's.
+        #[cfg(target_arch = "x86_64")]
+        #[unsafe(naked)]
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C-unwind" fn $name() {
+            ::core::arch::naked_asm!(
+                "push rbp",
+                "mov rbp, rsp",
+                "sub rsp, 48",
+                "mov [rsp], rsi",
+                "mov [rsp + 8], rdx",
+                "mov [rsp + 16], rcx",
+                "mov [rsp + 24], r8",
+                "mov [rsp + 32], r9",
+                "mov rsi, rsp",
+                "lea rdx, [rbp + 16]",
+                concat!("mov ecx, ", $which),
+                "call {body}",
+                "leave",
+                "ret",
+                body = sym $crate::bodies::execl_family,
+            );
+        }
+
+        /// libc's function of this name.
+        ///
+        /// # Safety
+        /// - As libc's.
+        #[cfg(target_arch = "aarch64")]
+        #[unsafe(naked)]
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C-unwind" fn $name() {
+            ::core::arch::naked_asm!(
+                "stp x29, x30, [sp, #-16]!",
+                "mov x29, sp",
+                "sub sp, sp, #64",
+                "stp x1, x2, [sp]",
+                "stp x3, x4, [sp, #16]",
+                "stp x5, x6, [sp, #32]",
+                "str x7, [sp, #48]",
+                "mov x1, sp",
+                "add x2, x29, #16",
+                concat!("mov x3, #", $which),
+                "bl {body}",
+                "mov sp, x29",
+                "ldp x29, x30, [sp], #16",
+                "ret",
+                body = sym $crate::bodies::execl_family,
+            );
+        }
+    )* };
 }

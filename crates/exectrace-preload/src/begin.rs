@@ -5,8 +5,10 @@
 //! 2. Nothing is printed, whatever fails: the folder says it.
 
 use std::ffi::CStr;
+use std::ffi::CString;
 use std::ffi::OsStr;
 use std::ffi::c_char;
+use std::ffi::c_void;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::AtomicPtr;
@@ -57,6 +59,9 @@ extern "C" fn begin() {
     if options.depth != 0 {
         config = config.stack_depth(options.depth);
     }
+    if options.follow {
+        follow(&found);
+    }
     let asked: &'static Asked = Box::leak(Box::new(Asked { dir, config, options }));
     ASKED.store(std::ptr::from_ref(asked).cast_mut(), Relaxed);
     let begun = start(asked);
@@ -66,6 +71,29 @@ extern "C" fn begin() {
         // After the recorder's own handler, and those of the allocator that was used meanwhile.
         // SAFETY: a function for the life of the process.
         unsafe { libc::pthread_atfork(None, None, Some(begin_in_child)) };
+    }
+}
+
+/// Has programs that the process becomes or starts recorded too.
+fn follow(found: &Found) {
+    // SAFETY: all numbers and null pointers, for which zero is a value.
+    let mut about: libc::Dl_info = unsafe { std::mem::zeroed() };
+    let own = begin as extern "C" fn() as *const c_void;
+    // SAFETY: an address of this library, a writable place.
+    if unsafe { libc::dladdr(own, &raw mut about) } == 0 || about.dli_fname.is_null() {
+        return;
+    }
+    // SAFETY: the loader's name of this library, which is never unloaded.
+    let library = unsafe { CStr::from_ptr(about.dli_fname) };
+    let kept = |name: &str, value: &[u8]| {
+        let text = [name.as_bytes(), b"=", value].concat();
+        CString::new(text).map(|text| &*Box::leak(text.into_boxed_c_str()))
+    };
+    let folder = kept("EXECTRACE_PRELOAD_DIR", found.dir.unwrap_or_default());
+    let options = kept("EXECTRACE_PRELOAD_OPTIONS", found.options.unwrap_or_default());
+    if let (Ok(folder), Ok(options)) = (folder, options) {
+        let what = trace_hooks::Follow { library, folder, options };
+        trace_hooks::follow(Box::leak(Box::new(what)));
     }
 }
 

@@ -34,7 +34,7 @@ struct One {
     /// Its process and when that began, as the file's name has it, and the number behind them.
     pid: u32,
     began: u64,
-    number: u32,
+    number: u64,
     path: PathBuf,
     file: Option<File>,
     error: Option<io::Error>,
@@ -151,7 +151,7 @@ impl Drains {
         }
     }
 
-    fn begin(&mut self, mut drain: Drain, pid: u32, began: u64, number: u32) {
+    fn begin(&mut self, mut drain: Drain, pid: u32, began: u64, number: u64) {
         let path = self.name(pid);
         let file = File::options().write(true).create(true).truncate(true).open(&path);
         let (file, error) = match file {
@@ -205,7 +205,7 @@ impl One {
 }
 
 /// Process, its start and the number of the program in the name of a mapping's file.
-fn parts(path: &Path) -> Option<(u32, u64, u32)> {
+fn parts(path: &Path) -> Option<(u32, u64, u64)> {
     let mut parts = path.file_name()?.to_str()?.split('-');
     let all =
         (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);

@@ -14,6 +14,8 @@ use std::process::Command;
 use std::process::ExitStatus;
 use std::process::Stdio;
 use std::sync::OnceLock;
+use std::sync::atomic::AtomicU32;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -44,10 +46,17 @@ pub fn library() -> &'static Path {
     })
 }
 
+/// A file of its own for each call: a program that runs cannot be written to.
+fn made(name: &str) -> PathBuf {
+    static MADE: AtomicU32 = AtomicU32::new(0);
+    let n = MADE.fetch_add(1, Relaxed);
+    target().join(format!("{name}-{}-{n}", std::process::id()))
+}
+
 /// A C program of `tests/programs`, compiled; `None` where there is no compiler.
 pub fn compiled(name: &str, flags: &[&str]) -> Option<PathBuf> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs").join(name);
-    let program = target().join(format!("{name}-{}", std::process::id()));
+    let program = made(name);
     let mut cc = Command::new("cc");
     cc.args(["-O1", "-fno-omit-frame-pointer", "-pthread", "-o"]).arg(&program).arg(source);
     match cc.args(flags).output() {
@@ -66,7 +75,7 @@ pub fn compiled(name: &str, flags: &[&str]) -> Option<PathBuf> {
 /// A Rust program of `tests/programs`, compiled by the compiler that is on the path.
 pub fn compiled_rust(name: &str) -> PathBuf {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs").join(name);
-    let program = target().join(format!("{name}-{}", std::process::id()));
+    let program = made(name);
     let mut rustc = Command::new("rustc");
     rustc.args(["--edition=2024", "-O", "-Cforce-frame-pointers=yes", "-o"]).arg(&program);
     let output = rustc.arg(source).output().expect("rustc");
