@@ -50,7 +50,7 @@ fn a_thread_that_was_created_may_stay_unknown() {
         e.timed(1, |w, d| schema::ThreadCreate::put(w, d, 3, 0));
     });
     t.definitions(|d| _ = d.thread(2, 902, "second"));
-    t.events(2, 0, |e| _ = e.timed(1, |w, d| schema::ThreadStart::put(w, d)));
+    t.events(2, 0, |e| _ = e.timed(1, schema::ThreadStart::put));
     t.end(10);
     let mut v = Validate::new();
     v.push(&t.bytes).unwrap();
