@@ -1,5 +1,6 @@
 //! The raw text form of a small trace, line by line.
 
+use trace::encode::schema::SPECS;
 use trace_testkit::expect::dump;
 use trace_testkit::sample;
 
@@ -16,8 +17,9 @@ fn small_trace() {
         lines[0],
         format!(
             "{} kind=session lane=0 version=1 {session} generation=1 thread=0 sequence=0 first=0 \
-             last=0 count=24 flags=0",
-            head(0)
+             last=0 count={} flags=0",
+            head(0),
+            1 + SPECS.len(),
         )
     );
     assert_eq!(
