@@ -151,10 +151,11 @@ fn run() -> Result<bool, String> {
             std::fs::write(&path, content).map_err(|e| format!("{}: {e}", path.display()))?;
         }
     }
-    // Something was measured, and exectrace itself did not fail.
-    let ours = rows.iter().filter(|r| r.peer.feature == "exectrace");
-    let whole = ours.clone().all(|r| r.failures.is_empty() || r.program.is_none());
-    Ok(whole && rows.iter().any(|r| !r.measured.is_empty()))
+    // exectrace did all its jobs, and lost nothing where its threads wait.
+    let ours = || rows.iter().filter(|r| r.peer.feature == "exectrace" && r.program.is_some());
+    let lossless = |r: &Row| r.peer.how != "wait" || r.get("flood_instant_lost") == Some(0.0);
+    let whole = ours().all(|r| r.failures.is_empty() && lossless(r));
+    Ok(whole && (ours().next().is_some() || options.only.is_some()))
 }
 
 fn main() -> ExitCode {

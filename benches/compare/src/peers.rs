@@ -28,6 +28,7 @@ const ALL: &[&str] = &[
     "off",
     "on-instant",
     "on-span",
+    "added",
     "two-instant",
     "two-span",
     "flood-instant",
@@ -85,7 +86,7 @@ pub const PEERS: &[Peer] = &[
         flags: "",
         how: "",
         version_of: "tracy-client",
-        jobs: &["off", "on-instant", "on-span"],
+        jobs: &["off", "on-instant", "on-span", "added"],
         note: "off: no profiler is connected",
     },
     Peer {
@@ -157,10 +158,11 @@ pub const PEERS: &[Peer] = &[
 ];
 
 /// Everything but reading, for what has no reader of its own here.
-const ON_OFF: [&str; 8] = [
+const ON_OFF: [&str; 9] = [
     "off",
     "on-instant",
     "on-span",
+    "added",
     "two-instant",
     "two-span",
     "flood-instant",

@@ -61,8 +61,11 @@ fn times(rows: &[Row]) -> Table {
     let cells = |row: &Row| {
         let mut cells = vec![head(row), plain(row, "off_instant_ns", 1)];
         cells.push(plain(row, "off_span_ns", 1));
-        let names = ["on_instant", "on_span", "two_instant", "two_span"];
-        cells.extend(names.iter().map(|n| time(row, n)));
+        cells.extend(["on_instant", "on_span"].map(|n| time(row, n)));
+        cells.push(plain(row, "on_instant_cpu_ns", 1));
+        cells.push(plain(row, "on_span_cpu_ns", 1));
+        cells.push(plain(row, "added_instant_ns", 1));
+        cells.extend(["two_instant", "two_span"].map(|n| time(row, n)));
         cells
     };
     Table {
@@ -73,6 +76,9 @@ fn times(rows: &[Row]) -> Table {
             "off: span",
             "on: instant",
             "on: span",
+            "mean: instant",
+            "mean: span",
+            "added to work: instant",
             "two threads: instant",
             "two threads: span",
         ],
@@ -87,6 +93,8 @@ fn floods(rows: &[Row]) -> Table {
             head(row),
             plain(row, "flood_instant_ns", 1),
             rate.map_or(NONE.into(), |r| number(r, 1)),
+            plain(row, "flood_instant_cpu_ns", 1),
+            plain(row, "flood_instant_process_ns", 1),
             lost(row, "flood_instant"),
             plain(row, "flood_instant_mib", 1),
             bytes(row, "flood_instant"),
@@ -102,6 +110,8 @@ fn floods(rows: &[Row]) -> Table {
             "peer",
             "ns an event",
             "M events/s",
+            "CPU of the thread, ns",
+            "CPU of the process, ns",
             "lost",
             "memory, MiB",
             "bytes an instant",
@@ -123,7 +133,7 @@ fn readings(rows: &[Row]) -> Table {
     }
     Table {
         title: "Reading the file of a flood of instants",
-        heads: &["peer", "reader", "M events/s"],
+        heads: &["peer", "reader", "M events a second of CPU"],
         rows: cells,
     }
 }

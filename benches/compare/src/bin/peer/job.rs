@@ -1,5 +1,6 @@
 //! The jobs, the same for every peer.
 
+use std::cell::Cell;
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -15,12 +16,19 @@ use crate::Task;
 use crate::measure::BURST;
 use crate::measure::Memory;
 use crate::measure::PerEvent;
+use crate::measure::children_cpu_ns;
 use crate::measure::empty;
 use crate::measure::per_event;
+use crate::measure::process_cpu_ns;
+use crate::measure::reads;
 use crate::measure::thread_cpu_ns;
+use crate::measure::work;
 
 /// Time from one event to the next where events come at a bearable rate.
 const PACE: Duration = Duration::from_micros(1);
+
+/// How often a file is read.
+const READINGS: usize = 3;
 
 /// Does what is asked.
 pub fn run<P: Peer>(task: &Task) -> Result<(), Failure> {
@@ -28,6 +36,7 @@ pub fn run<P: Peer>(task: &Task) -> Result<(), Failure> {
         "off" => off::<P>(task),
         "on-instant" => on::<P>(task, Kind::Instant),
         "on-span" => on::<P>(task, Kind::Span),
+        "added" => added::<P>(task),
         "two-instant" => two::<P>(task, Kind::Instant),
         "two-span" => two::<P>(task, Kind::Span),
         "flood-instant" => flood::<P>(task, Kind::Instant),
@@ -59,26 +68,50 @@ fn word(kind: Kind) -> &'static str {
 /// What an instant and a span cost while nothing records, over a loop that does nothing.
 fn off<P: Peer>(task: &Task) -> Result<(), Failure> {
     let peer = P::off()?;
-    let nothing = per_event(task.millis / 3, &empty);
-    say("rdtsc_ns", nothing.rdtsc_ns);
     for kind in [Kind::Instant, Kind::Span] {
-        let time = per_event(task.millis / 3, &|n| emit(&peer, kind, n));
-        say(&format!("off_{}_ns", word(kind)), (time.ns - nothing.ns).max(0.0));
+        let time = per_event(task.millis / 2, &|n| emit(&peer, kind, n), &empty);
+        say(&format!("off_{}_ns", word(kind)), (time.ns - time.beside_ns).max(0.0));
     }
     Ok(())
 }
 
 fn say_time(name: &str, time: PerEvent) {
-    say("rdtsc_ns", time.rdtsc_ns);
+    say("rdtsc_ns", time.beside_ns);
     say(&format!("{name}_ns"), time.ns);
-    say(&format!("{name}_x"), time.ns / time.rdtsc_ns);
+    say(&format!("{name}_x"), time.ns / time.beside_ns);
     say(&format!("{name}_cpu_ns"), time.cpu_ns);
 }
 
 /// What one costs while recording.
 fn on<P: Peer>(task: &Task, kind: Kind) -> Result<(), Failure> {
     let peer = P::on(&task.dir, &task.how)?;
-    say_time(&format!("on_{}", word(kind)), per_event(task.millis, &|n| emit(&peer, kind, n)));
+    let time = per_event(task.millis, &|n| emit(&peer, kind, n), &reads);
+    say_time(&format!("on_{}", word(kind)), time);
+    peer.finish()?;
+    Ok(())
+}
+
+/// What an instant adds to other work, while recording.
+fn added<P: Peer>(task: &Task) -> Result<(), Failure> {
+    let peer = P::on(&task.dir, &task.how)?;
+    let state = Cell::new(88_172_645_463_325_252);
+    let with = |n| {
+        peer.inside(&mut || {
+            for _ in 0..n {
+                state.set(work(state.get()));
+                peer.instants(1);
+            }
+        });
+    };
+    let without = |n| {
+        for _ in 0..n {
+            state.set(work(state.get()));
+            empty(1);
+        }
+    };
+    let time = per_event(task.millis, &with, &without);
+    say("work_ns", time.beside_ns);
+    say("added_instant_ns", time.ns - time.beside_ns);
     peer.finish()?;
     Ok(())
 }
@@ -93,7 +126,7 @@ fn two<P: Peer>(task: &Task, kind: Kind) -> Result<(), Failure> {
                 emit(&peer, kind, BURST);
             }
         });
-        let time = per_event(task.millis, &|n| emit(&peer, kind, n));
+        let time = per_event(task.millis, &|n| emit(&peer, kind, n), &reads);
         done.store(true, Relaxed);
         time
     });
@@ -141,16 +174,18 @@ fn flood<P: Peer>(task: &Task, kind: Kind) -> Result<(), Failure> {
     let name = format!("flood_{}", word(kind));
     let memory = Memory::begin()?;
     let peer = P::on(&task.dir, &task.how)?;
-    let (began, cpu) = (Instant::now(), thread_cpu_ns());
+    let (began, cpu, all) = (Instant::now(), thread_cpu_ns(), process_cpu_ns());
     for _ in 0..task.events / BURST {
         emit(&peer, kind, BURST);
     }
     let (emitted, cpu) = (began.elapsed(), thread_cpu_ns() - cpu);
     let finished = peer.finish()?;
+    let all = process_cpu_ns() - all;
     let complete = finished.complete.map_or(began.elapsed(), |at| at - began);
     let attempted = task.events / BURST * BURST;
     say(&format!("{name}_emit_ns"), emitted.as_nanos() as f64 / attempted as f64);
     say(&format!("{name}_cpu_ns"), cpu as f64 / attempted as f64);
+    say(&format!("{name}_process_ns"), all as f64 / attempted as f64);
     say(&format!("{name}_ns"), complete.as_nanos() as f64 / attempted as f64);
     say(&format!("{name}_mib"), memory.most_mib()?);
     say_found(task, &name, attempted, P::count(&task.dir, kind)?, finished.lost)
@@ -176,11 +211,8 @@ fn paced<P: Peer>(task: &Task) -> Result<(), Failure> {
     say_found(task, "paced", attempted, P::count(&task.dir, Kind::Instant)?, finished.lost)
 }
 
-/// How many events a second the peer's own readers read of its own file.
+/// How many events the peer's own readers read of its own file in a second of CPU time.
 fn read<P: Peer>(task: &Task) -> Result<(), Failure> {
-    if P::readers().is_empty() {
-        return Ok(());
-    }
     let peer = P::on(&task.dir, &task.how)?;
     for _ in 0..task.events / BURST {
         emit(&peer, Kind::Instant, BURST);
@@ -188,16 +220,17 @@ fn read<P: Peer>(task: &Task) -> Result<(), Failure> {
     peer.finish()?;
     for (name, reader) in P::readers() {
         let mut rates = Vec::new();
-        for _ in 0..3 {
-            let began = Instant::now();
+        for _ in 0..READINGS {
+            let before = process_cpu_ns() + children_cpu_ns();
             let events = reader(&task.dir)?;
-            rates.push(events as f64 / began.elapsed().as_secs_f64() / 1e6);
+            let time = process_cpu_ns() + children_cpu_ns() - before;
+            rates.push(events as f64 * 1e3 / time as f64);
             if events < task.events / 20 {
                 return Err(format!("the reader {name} saw {events} events").into());
             }
         }
         rates.sort_by(f64::total_cmp);
-        say(&format!("read_{name}"), rates[1]);
+        say(&format!("read_{name}"), rates[READINGS / 2]);
     }
     Ok(())
 }

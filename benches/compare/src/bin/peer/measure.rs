@@ -1,8 +1,9 @@
 //! Time and memory of this process.
 //!
 //! The time of an event is the median of many bursts that are shorter than a time slice, so that
-//! what else runs on the machine is not counted. A burst of bare counter reads stands between any
-//! two of them: the ratio of the medians holds even where the machine changes its speed.
+//! what else runs on the machine is not counted. A burst of something known, mostly of bare counter
+//! reads, stands between any two of them: the ratio of the medians holds even where the machine
+//! changes its speed.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -21,7 +22,7 @@ const WARM_UP: u32 = 20;
 /// Fewer give no median.
 const BURSTS_MIN: usize = 21;
 
-/// The time of one event, and that of one counter read beside it, in nanoseconds.
+/// The time of one event, and that of what was measured beside it, in nanoseconds.
 #[derive(Clone, Copy, Debug)]
 pub struct PerEvent {
     /// Of the median burst.
@@ -29,15 +30,34 @@ pub struct PerEvent {
     /// What the thread spent on all bursts, per event: with buffers that are exchanged, memory that
     /// is touched for the first time, and all else that the median does not see.
     pub cpu_ns: f64,
-    /// Of the median burst of counter reads.
-    pub rdtsc_ns: f64,
+    /// Of the median burst of the other thing.
+    pub beside_ns: f64,
 }
 
 /// Nanoseconds for which the calling thread has run, in the program and in the kernel.
 pub fn thread_cpu_ns() -> u64 {
+    clock_ns(libc::CLOCK_THREAD_CPUTIME_ID)
+}
+
+/// The same of all threads of the process together.
+pub fn process_cpu_ns() -> u64 {
+    clock_ns(libc::CLOCK_PROCESS_CPUTIME_ID)
+}
+
+/// The same of the processes that this one has started and waited for.
+pub fn children_cpu_ns() -> u64 {
+    // SAFETY: all zeroes are a value of this type, which consists of numbers.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: the place is valid for the call.
+    unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, &mut usage) };
+    let micros = |t: libc::timeval| t.tv_sec as u64 * 1_000_000 + t.tv_usec as u64;
+    (micros(usage.ru_utime) + micros(usage.ru_stime)) * 1_000
+}
+
+fn clock_ns(clock: libc::clockid_t) -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the clock exists for every thread, and the place is valid for the call.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    unsafe { libc::clock_gettime(clock, &mut time) };
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
@@ -54,11 +74,26 @@ fn counter() -> Instant {
     Instant::now()
 }
 
+/// Bare reads of the counter: the unit.
 #[inline(never)]
-fn reads(n: u64) {
+pub fn reads(n: u64) {
     for _ in 0..n {
         black_box(counter());
     }
+}
+
+/// Rounds of the other work, each waiting for the one before.
+const WORK_ROUNDS: u32 = 16;
+
+/// Some tens of nanoseconds of a program's own work: random numbers, each made from the last.
+#[inline(never)]
+pub fn work(mut x: u64) -> u64 {
+    for _ in 0..WORK_ROUNDS {
+        x ^= x << 13;
+        x ^= x >> 7;
+        x ^= x << 17;
+    }
+    black_box(x)
 }
 
 /// A loop that does nothing, for what a peer costs while it is off.
@@ -81,24 +116,24 @@ fn median(times: &mut [u64]) -> f64 {
     times.get(times.len() / 2).map_or(f64::NAN, |t| *t as f64 / BURST as f64)
 }
 
-/// Measures for about so long.
-pub fn per_event(millis: u64, f: &dyn Fn(u64)) -> PerEvent {
+/// Measures `f` for about so long, in turns with `beside`.
+pub fn per_event(millis: u64, f: &dyn Fn(u64), beside: &dyn Fn(u64)) -> PerEvent {
     for _ in 0..WARM_UP {
         burst(f);
-        burst(&reads);
+        burst(beside);
     }
     let until = Instant::now() + Duration::from_millis(millis);
-    let (mut ours, mut unit, mut cpu) = (Vec::new(), Vec::new(), 0);
+    let (mut ours, mut others, mut cpu) = (Vec::new(), Vec::new(), 0);
     while ours.len() < BURSTS_MIN || Instant::now() < until {
         let before = thread_cpu_ns();
         ours.push(burst(f));
         cpu += thread_cpu_ns() - before;
-        unit.push(burst(&reads));
+        others.push(burst(beside));
     }
     PerEvent {
         ns: median(&mut ours),
         cpu_ns: cpu as f64 / (ours.len() as u64 * BURST) as f64,
-        rdtsc_ns: median(&mut unit),
+        beside_ns: median(&mut others),
     }
 }
 
