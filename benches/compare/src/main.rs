@@ -6,7 +6,8 @@
 //!
 //! 1. Each job of each peer runs in a process of its own.
 //! 2. Rounds are interleaved: every peer does a job before any does it again, so that a change of
-//!    the machine's speed meets all of them. The median of the rounds is told.
+//!    the machine's speed meets all of them. The median of the rounds is told; of the time until a
+//!    flood's file is complete, which other programs can only make longer, the least.
 //! 3. A peer that cannot be built, crashes or hangs is a row with that reason. Only exectrace
 //!    itself must not fail.
 //!
@@ -81,6 +82,11 @@ impl Row {
         values.sort_by(f64::total_cmp);
         let (low, high) = (values[(values.len() - 1) / 2], values[values.len() / 2]);
         Some((low + high) / 2.0)
+    }
+
+    /// The least of the rounds, for what other programs of the machine can only make longer.
+    fn least(&self, name: &str) -> Option<f64> {
+        self.measured.get(name)?.iter().copied().reduce(f64::min)
     }
 }
 

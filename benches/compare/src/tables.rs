@@ -88,11 +88,11 @@ fn times(rows: &[Row]) -> Table {
 
 fn floods(rows: &[Row]) -> Table {
     let cells = |row: &Row| {
-        let rate = row.get("flood_instant_ns").map(|ns| 1000.0 / ns);
+        let time = row.least("flood_instant_ns");
         vec![
             head(row),
-            plain(row, "flood_instant_ns", 1),
-            rate.map_or(NONE.into(), |r| number(r, 1)),
+            time.map_or(NONE.into(), |ns| number(ns, 1)),
+            time.map_or(NONE.into(), |ns| number(1000.0 / ns, 1)),
             plain(row, "flood_instant_cpu_ns", 1),
             plain(row, "flood_instant_process_ns", 1),
             lost(row, "flood_instant"),
