@@ -37,8 +37,16 @@ const ALL: &[&str] = &[
     "read",
 ];
 /// For what cannot be off.
-const ON: &[&str] =
-    &["on-instant", "on-span", "two-instant", "two-span", "flood-instant", "flood-span", "paced"];
+const ON: &[&str] = &[
+    "on-instant",
+    "on-span",
+    "added",
+    "two-instant",
+    "two-span",
+    "flood-instant",
+    "flood-span",
+    "paced",
+];
 
 /// The rows, in their order.
 pub const PEERS: &[Peer] = &[
