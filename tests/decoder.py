@@ -31,8 +31,8 @@ TYPES = {
 TYPE_NAMES = {number: name for name, number in TYPES.items()}
 ADDR, BOOL, TEXT, FRAMES = (TYPES[name] for name in ("addr", "bool", "text", "frames"))
 
-# Static kinds below this one have the phase Structure.
-FIRST_TIMED = 16
+# The static kinds of the phase Structure.
+STRUCTURE = frozenset([*range(1, 16), 31])
 
 # The table of static kinds, as docs/format.md has it: kind, name, fields.
 STATIC = """
@@ -58,6 +58,12 @@ pause_max: nanos, reason: u64
 16 ThreadStart
 17 ThreadEnd
 18 ThreadCreate thread: thread, stack: stack
+19 Wait op: u64, object: u64, result: u64, error: u64, began: u64, stack: stack
+20 Wake op: u64, object: u64, woken: u64, began: u64, stack: stack
+21 Descriptor fd: u64, text: text
+22 Process step: u64, pid: u64, text: text
+23 Usage voluntary: u64, involuntary: u64, user: nanos, system: nanos
+31 Blocked thread: thread, op: u64, object: u64, since: ticks, stack: stack
 32 State task: task, spans: list, deeper: u64
 33 SpanEnd
 34 SpanEndAt depth: u64
@@ -385,9 +391,9 @@ class Dump:
         kind = body.varint()
         if kind in self.static:
             # Structural and timed events do not mix.
-            if timed and kind < FIRST_TIMED:
+            if timed and kind in STRUCTURE:
                 raise UnknownKind
-            if not timed and kind >= FIRST_TIMED:
+            if not timed and kind not in STRUCTURE:
                 raise Malformed
             name, fields = self.static[kind]
             shown = name
