@@ -107,7 +107,19 @@ fn write_facts(m: &Mapping, plan: &Plan) {
 /// Puts the loaded modules into the log. At the start, and whenever some were loaded: who calls
 /// this has seen them come.
 pub fn define_modules(m: &Mapping, epoch: u32) {
+    define_new_modules(m, epoch, |_| true);
+}
+
+/// The same for those of which `is_new` says so.
+pub fn define_new_modules(
+    m: &Mapping,
+    epoch: u32,
+    mut is_new: impl FnMut(&modules::Module) -> bool,
+) {
     modules::for_each(|module| {
+        if !is_new(module) {
+            return;
+        }
         let build_id = crate::encode::field::Text { bytes: &module.build_id, cut_from: None };
         let path = crate::encode::field::Text { bytes: &module.path, cut_from: None };
         let mut bytes = vec![0u8; 128 + module.build_id.len() + module.path.len()];

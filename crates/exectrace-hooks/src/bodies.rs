@@ -61,6 +61,8 @@ pub use crate::locks::sem_clockwait;
 pub use crate::locks::sem_post;
 pub use crate::locks::sem_timedwait;
 pub use crate::locks::sem_wait;
+pub use crate::modules::before;
+pub use crate::modules::dlclose;
 pub use crate::pauses::clock_nanosleep;
 pub use crate::pauses::getaddrinfo;
 pub use crate::pauses::msync;

@@ -28,6 +28,7 @@ mod descriptors;
 mod files;
 mod futex;
 mod locks;
+mod modules;
 mod pauses;
 mod process;
 mod raw;
@@ -39,6 +40,8 @@ mod thread;
 mod waiters;
 mod waiting;
 
+pub use modules::look as look_at_modules;
+pub use modules::modules_are_known;
 pub use process::Follow;
 pub use process::follow;
 pub use real::resolve_all;
@@ -112,5 +115,6 @@ macro_rules! hooks {
         $crate::each_hook!($crate::define_symbols);
         $crate::each_call!($crate::define_symbols);
         $crate::define_variadics! { execl "0"; execlp "1"; execle "2"; }
+        $crate::define_jumps! { dlopen "0"; dlmopen "1"; dlsym "2"; }
     };
 }

@@ -144,8 +144,22 @@ pub fn is_resolved() -> bool {
     RESOLVED.load(Relaxed)
 }
 
+/// libc's byte that says whether the process has one thread only; null: not known.
+static SINGLE: AtomicPtr<u8> = AtomicPtr::new(std::ptr::null_mut());
+
+/// Whether no other thread of the process can run now.
+#[inline(always)]
+pub fn is_single_threaded() -> bool {
+    let at = SINGLE.load(Relaxed);
+    // SAFETY: null, or a byte of libc, which only ever goes to 0 while other threads run.
+    !at.is_null() && unsafe { at.read_volatile() } != 0
+}
+
 /// Looks for all of them.
 pub fn resolve_all() {
+    // SAFETY: a string that ends in a zero.
+    let at = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__libc_single_threaded".as_ptr()) };
+    SINGLE.store(at.cast(), Relaxed);
     own::resolve_all();
     alike::resolve_all();
     RESOLVED.store(true, Relaxed);

@@ -92,6 +92,7 @@ macro_rules! each_hook { ($($then:tt)*) => { $($then)*! {
     closefrom "": fn(from: c_int) -> ();
     fcntl "": fn(fd: c_int, command: c_int, argument: usize) -> c_int;
     fcntl64 "": fn(fd: c_int, command: c_int, argument: usize) -> c_int;
+    dlclose "": fn(handle: *mut c_void) -> c_int;
     fork "": fn() -> pid_t;
     execve "": fn(path: *const c_char, argv: Words, envp: Words) -> c_int;
     execv "": fn(path: *const c_char, argv: Words) -> c_int;
@@ -305,6 +306,60 @@ macro_rules! define_variadics {
                 "ldp x29, x30, [sp], #16",
                 "ret",
                 body = sym $crate::bodies::execl_family,
+            );
+        }
+    )* };
+}
+
+/// The symbols of functions that look at who calls them: each jumps on, with all arguments, to
+/// where `before` says, and leaves no frame.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! define_jumps {
+    ($( $name:ident $which:literal; )*) => { $(
+        /// libc's function of this name.
+        ///
+        /// # Safety
+        /// - As libc's.
+        #[cfg(target_arch = "x86_64")]
+        #[unsafe(naked)]
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C-unwind" fn $name() {
+            ::core::arch::naked_asm!(
+                "push rdi",
+                "push rsi",
+                "push rdx",
+                concat!("mov edi, ", $which),
+                "call {before}",
+                "pop rdx",
+                "pop rsi",
+                "pop rdi",
+                "jmp rax",
+                before = sym $crate::bodies::before,
+            );
+        }
+
+        /// libc's function of this name.
+        ///
+        /// # Safety
+        /// - As libc's.
+        #[cfg(target_arch = "aarch64")]
+        #[unsafe(naked)]
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C-unwind" fn $name() {
+            ::core::arch::naked_asm!(
+                "stp x29, x30, [sp, #-48]!",
+                "mov x29, sp",
+                "stp x0, x1, [sp, #16]",
+                "str x2, [sp, #32]",
+                concat!("mov x0, #", $which),
+                "bl {before}",
+                "mov x16, x0",
+                "ldr x2, [sp, #32]",
+                "ldp x0, x1, [sp, #16]",
+                "ldp x29, x30, [sp], #48",
+                "br x16",
+                before = sym $crate::bodies::before,
             );
         }
     )* };

@@ -99,7 +99,10 @@ fn follow(found: &Found) {
 
 fn start(asked: &Asked) -> bool {
     match trace::outside::begin_outside(&asked.config, asked.dir) {
-        Ok(()) => true,
+        Ok(()) => {
+            trace_hooks::modules_are_known();
+            true
+        }
         Err(e) => {
             refuse(asked.dir, &e.to_string());
             false
@@ -130,6 +133,7 @@ unsafe extern "C" fn begin_in_child() {
 
 /// The process exits: its last thread's account.
 extern "C" fn end() {
+    trace_hooks::look_at_modules();
     trace_hooks::thread_ends();
 }
 

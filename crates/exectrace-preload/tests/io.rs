@@ -92,3 +92,21 @@ fn what_is_not_asked_for_is_not_recorded() {
     assert!(t.waits.iter().all(|w| w.op == Op::Sleep && w.stack.is_empty()), "{:?}", t.waits);
     assert!(t.waits.len() >= 5 && t.wakes.is_empty() && t.descriptors.is_empty());
 }
+
+#[test]
+fn a_library_that_comes_while_the_program_runs() {
+    let Some(program) = recorded::compiled("plugin.c", &["-ldl"]) else { return };
+    let flags = ["-DPLUGIN", "-shared", "-fPIC"];
+    let Some(library) = recorded::compiled("plugin.c", &flags) else { return };
+    let command = || {
+        let mut command = Command::new(&program);
+        command.arg(&library);
+        command
+    };
+    let Some(ran) = recorded::run("plugin", command(), "") else { return };
+    recorded::same_without(&ran, command(), &[]);
+    let [t] = &ran.traces[..] else { panic!("{} traces", ran.traces.len()) };
+    let sleeps = t.waits(Op::Sleep);
+    assert_eq!(sleeps.len(), 1);
+    assert_eq!(sleeps[0].caller(), library.to_str().unwrap(), "{:?}", sleeps[0].modules);
+}
