@@ -36,6 +36,19 @@ thread_local! {
     static DEPTH: Cell<u64> = const { Cell::new(0) };
     /// There is no memory for this thread.
     static EMPTY: Cell<bool> = const { Cell::new(false) };
+    /// The thread has begun what it is there for.
+    static RUNS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether a thread that allocates before it runs stands still there, and whether one does.
+static STAND: AtomicBool = AtomicBool::new(false);
+static STANDS: AtomicBool = AtomicBool::new(false);
+
+fn stand() {
+    while STAND.load(Relaxed) && !RUNS.get() {
+        STANDS.store(true, Relaxed);
+        std::hint::spin_loop();
+    }
 }
 
 fn emit(n: usize) {
@@ -55,6 +68,7 @@ unsafe impl GlobalAlloc for Emits {
         if EMPTY.get() {
             return std::ptr::null_mut();
         }
+        stand();
         emit(layout.size());
         // SAFETY: the caller's duty is the same.
         let p = unsafe { System.alloc(layout) };
@@ -213,5 +227,66 @@ fn allocations_emit_on_the_thread_that_reads() {
         let events = assert_exact(&traces, 0);
         assert!(events > 5000, "{events}");
         assert_eq!(DEEPEST.load(Relaxed), 1);
+    });
+}
+
+/// Forks; whether the child has recorded a session, within 20 seconds.
+fn child_records() -> bool {
+    // SAFETY: the child allocates, which fork allows, and leaves by _exit.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        STAND.store(false, Relaxed);
+        // SAFETY: a number for a number; ends a child that hangs.
+        unsafe { libc::alarm(20) };
+        let well = std::panic::catch_unwind(|| {
+            trace::start(std::io::sink()).unwrap();
+            assert_eq!(trace::emit_probe(1), Outcome::Recorded);
+            trace::stop().unwrap();
+        });
+        // SAFETY: ends the child.
+        unsafe { libc::_exit(if well.is_ok() { 42 } else { 1 }) };
+    }
+    let mut status = 0;
+    // SAFETY: our own child, a valid place.
+    assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
+    libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 42
+}
+
+/// A child that is forked while another thread begins: the standard library holds a lock then, in
+/// which it allocates, and no thread of `std::thread` comes to run in that child. A session does.
+#[test]
+fn a_child_that_is_forked_while_a_thread_begins() {
+    alone("a_child_that_is_forked_while_a_thread_begins", 60, || {
+        let begun = std::sync::Arc::new(AtomicU64::new(0));
+        let (mut threads, mut stood, mut failed) = (Vec::new(), 0, Vec::new());
+        // What the library keeps under its lock needs another piece of memory now and then.
+        for n in 1..=30 {
+            let begins = begun.clone();
+            STAND.store(true, Relaxed);
+            RUNS.set(true);
+            threads.push(std::thread::spawn(move || {
+                RUNS.set(true);
+                begins.fetch_add(1, Relaxed);
+                while !END.load(Relaxed) {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }));
+            while begun.load(Relaxed) != n && !STANDS.load(Relaxed) {
+                std::thread::yield_now();
+            }
+            if STANDS.swap(false, Relaxed) {
+                stood += 1;
+                failed.extend((!child_records()).then_some(n));
+            }
+            STAND.store(false, Relaxed);
+            while begun.load(Relaxed) != n {
+                std::thread::yield_now();
+            }
+            STANDS.store(false, Relaxed);
+        }
+        END.store(true, Relaxed);
+        threads.into_iter().for_each(|t| t.join().unwrap());
+        println!("{stood} of {} threads allocated before they ran", begun.load(Relaxed));
+        assert!(failed.is_empty(), "children that were forked at the threads {failed:?}");
     });
 }

@@ -64,7 +64,7 @@ pub(super) fn spawn(writer: Box<dyn Write + Send>) -> io::Result<()> {
     // AcqRel: handed over to the thread.
     WRITER.swap(writer, AcqRel);
     let masked = sys::thread::block_all_signals();
-    let spawned = std::thread::Builder::new().name("exectrace".into()).spawn(run);
+    let spawned = sys::thread::start(c"exectrace", run);
     drop(masked);
     if let Err(e) = spawned {
         drop(take_writer());

@@ -4,8 +4,12 @@ use crate::sys::Errno;
 use crate::sys::errno;
 use crate::sys::file::File;
 use std::ffi::CStr;
+use std::ffi::c_int;
 use std::ffi::c_void;
+use std::io;
 use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+use std::panic::catch_unwind;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering;
 
@@ -226,6 +230,58 @@ impl Drop for SavedSignals {
     }
 }
 
+/// Stack of a thread that is started here.
+const STACK_BYTES: usize = 2 << 20;
+
+/// Starts a thread of this name that runs `f` and is waited for by nobody. A panic ends it alone.
+///
+/// Not by `std::thread`: a thread of that begins with a lock of the standard library, which stays
+/// shut for ever in a child that was forked while another thread began or ended.
+pub fn start(name: &'static CStr, f: fn()) -> io::Result<()> {
+    let what = Box::into_raw(Box::new((name, f)));
+    let started = start_with(what.cast());
+    if started.is_err() {
+        // SAFETY: made above, and given to nobody.
+        drop(unsafe { Box::from_raw(what) });
+    }
+    started
+}
+
+fn start_with(what: *mut c_void) -> io::Result<()> {
+    let done = |code: c_int| match code {
+        0 => Ok(()),
+        code => Err(io::Error::from_raw_os_error(code)),
+    };
+    let mut attr = MaybeUninit::<libc::pthread_attr_t>::uninit();
+    let attr = attr.as_mut_ptr();
+    // SAFETY: the place is writable.
+    done(unsafe { libc::pthread_attr_init(attr) })?;
+    // SAFETY: initialised above.
+    let sized = unsafe { libc::pthread_attr_setstacksize(attr, STACK_BYTES) };
+    // SAFETY: as above.
+    let detached =
+        unsafe { libc::pthread_attr_setdetachstate(attr, libc::PTHREAD_CREATE_DETACHED) };
+    let mut id = 0;
+    let made = done(sized).and(done(detached)).and_then(|()| {
+        // SAFETY: `begin` gets what it expects, from `start`.
+        done(unsafe { libc::pthread_create(&mut id, attr, begin, what) })
+    });
+    // SAFETY: initialised above, used for the last time.
+    unsafe { libc::pthread_attr_destroy(attr) };
+    made
+}
+
+extern "C" fn begin(what: *mut c_void) -> *mut c_void {
+    // SAFETY: made by `start`, for this thread alone.
+    let what = unsafe { Box::from_raw(what.cast::<(&'static CStr, fn())>()) };
+    let (name, f) = *what;
+    // SAFETY: the name ends in a zero.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+    // The hook has told of a panic.
+    let _ = catch_unwind(f);
+    std::ptr::null_mut()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -323,6 +379,21 @@ mod tests {
             assert!(std::thread::spawn(at_end).join().unwrap());
         }
         assert_eq!(ENDED.load(Ordering::Relaxed), 7);
+    }
+
+    #[test]
+    fn a_thread_is_started_with_its_name() {
+        static RAN: AtomicU32 = AtomicU32::new(0);
+        fn run() {
+            let mut buf = [0; 16];
+            RAN.store(1 + u32::from(name(&mut buf) == b"started here"), Ordering::Release);
+            std::panic::resume_unwind(Box::new("ends this thread alone"));
+        }
+        assert!(start(c"started here", run).is_ok());
+        while RAN.load(Ordering::Acquire) == 0 {
+            std::thread::yield_now();
+        }
+        assert_eq!(RAN.load(Ordering::Relaxed), 2);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! 2. A child that hangs is ended by an alarm, which its parent sees.
 
 use std::ffi::c_int;
+use std::ffi::c_void;
 use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
 use std::sync::Arc;
@@ -116,14 +117,33 @@ fn child(rng: &mut Rng) {
     }
 }
 
+fn work(l: &Ledger, n: u64) {
+    super::set_thread_name(&l.name());
+    (0..n).for_each(|what| assert!(emit_one(l, false, what)));
+}
+
+/// Runs a second thread to its end. Not one of the standard library's, which begins with a lock
+/// that may have been shut as the child was forked.
+fn second_thread(l: &Ledger, n: u64) {
+    extern "C" fn works(arg: *mut c_void) -> *mut c_void {
+        // SAFETY: what the lines below give, alive until the thread was joined.
+        let (l, n) = unsafe { &*arg.cast::<(&Ledger, u64)>() };
+        work(l, *n);
+        std::ptr::null_mut()
+    }
+    let (mut id, what) = (0, (l, n));
+    let arg = (&raw const what).cast_mut().cast();
+    // SAFETY: the argument lives until the thread was joined.
+    let made = unsafe { libc::pthread_create(&mut id, std::ptr::null(), works, arg) };
+    assert_eq!(made, 0);
+    // SAFETY: our thread, joined once.
+    assert_eq!(unsafe { libc::pthread_join(id, std::ptr::null_mut()) }, 0);
+}
+
 /// A session of the child's own, with a second thread.
 fn own_session(rng: &mut Rng) {
     let out = Arc::new(Mutex::new(Vec::new()));
     let ledgers: Vec<Arc<Ledger>> = (0..2).map(|n| Arc::new(Ledger::new(n, 2000, 0))).collect();
-    let work = |l: &Ledger, n: u64| {
-        super::set_thread_name(&l.name());
-        (0..n).for_each(|what| assert!(emit_one(l, false, what)));
-    };
     struct Out(Arc<Mutex<Vec<u8>>>);
     impl std::io::Write for Out {
         fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -140,8 +160,7 @@ fn own_session(rng: &mut Rng) {
     let memory = rng.pick(&[4 << 20, 16 << 20]);
     trace::Config::new().memory_bytes(memory).start(Out(out.clone())).unwrap();
     work(&ledgers[0], mine);
-    let l = ledgers[1].clone();
-    std::thread::spawn(move || work(&l, other)).join().unwrap();
+    second_thread(&ledgers[1], other);
     let summary = trace::stop().unwrap();
     let bytes = std::mem::take(&mut *out.lock().unwrap());
     let found = check::of_child(&ledgers, &summary, &bytes);
