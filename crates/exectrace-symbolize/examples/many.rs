@@ -1,7 +1,7 @@
 //! How long it takes to resolve many addresses of a program, and in how much memory: addresses
-//! spread evenly over its code, in random order, each once and then once more.
+//! spread evenly over its code, in random order or by address, each once and then once more.
 //!
-//!     cargo run --release -p exectrace-symbolize --example many -- PROGRAM [COUNT]
+//!     cargo run --release -p exectrace-symbolize --example many -- PROGRAM [COUNT [sorted]]
 
 use std::error::Error;
 use std::fs;
@@ -18,7 +18,7 @@ use trace_symbolize::Symbolizer;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args_os().skip(1);
-    let path = PathBuf::from(args.next().ok_or("usage: many PROGRAM [COUNT]")?);
+    let path = PathBuf::from(args.next().ok_or("usage: many PROGRAM [COUNT [sorted]]")?);
     let count: u64 = match args.next() {
         Some(count) => count.to_string_lossy().parse()?,
         None => 100_000,
@@ -27,7 +27,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut addresses: Vec<u64> = (0..count)
         .map(|i| text.0 + (u128::from(text.1) * u128::from(i) / u128::from(count)) as u64)
         .collect();
-    shuffle(&mut addresses);
+    if args.next().is_none_or(|order| order != "sorted") {
+        shuffle(&mut addresses);
+    }
 
     let before = memory_kib("VmRSS:");
     let mut symbolizer = Symbolizer::new();

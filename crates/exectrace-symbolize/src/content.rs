@@ -37,7 +37,7 @@ type PageKey = (u64, u64);
 /// Pages of files, shared by all that read.
 #[derive(Debug)]
 pub struct Pages {
-    kept: RefCell<Recent<PageKey, Rc<[u8]>>>,
+    kept: RefCell<Recent<PageKey, Rc<Window>>>,
     files: Cell<u64>,
 }
 
@@ -55,7 +55,7 @@ pub struct Content(Rc<Kind>);
 #[derive(Debug)]
 enum Kind {
     Disk(Disk),
-    Memory(Rc<[u8]>),
+    Memory(Rc<Window>),
 }
 
 #[derive(Debug)]
@@ -79,13 +79,13 @@ impl State {
     }
 }
 
-/// A part of a file in memory, and where it begins there.
-#[derive(Clone, Debug)]
+/// A part of a file in memory. It is shared, and a reference to it is one word: there are many.
+#[derive(Debug)]
 pub struct Window {
     /// Where it begins in the content.
     pub from: u64,
     /// Its bytes.
-    pub bytes: Rc<[u8]>,
+    pub bytes: Box<[u8]>,
 }
 
 /// Opens an ordinary file for reading. MUST NOT wait, whatever the path names: a pipe, a terminal,
@@ -121,28 +121,28 @@ impl Content {
     }
 
     /// Bytes that are there already.
-    pub fn memory(bytes: impl Into<Rc<[u8]>>) -> Content {
-        Content(Rc::new(Kind::Memory(bytes.into())))
+    pub fn memory(bytes: impl Into<Box<[u8]>>) -> Content {
+        Content(Rc::new(Kind::Memory(Rc::new(Window { from: 0, bytes: bytes.into() }))))
     }
 
     /// How many bytes.
     pub fn len(&self) -> u64 {
         match &*self.0 {
             Kind::Disk(disk) => disk.state.len,
-            Kind::Memory(bytes) => bytes.len() as u64,
+            Kind::Memory(all) => all.bytes.len() as u64,
         }
     }
 
     /// A window that holds the byte at `at`, which MUST lie below `len`.
-    pub fn window(&self, at: u64) -> io::Result<Window> {
+    pub fn window(&self, at: u64) -> io::Result<Rc<Window>> {
         let disk = match &*self.0 {
-            Kind::Memory(bytes) => return Ok(Window { from: 0, bytes: Rc::clone(bytes) }),
+            Kind::Memory(all) => return Ok(Rc::clone(all)),
             Kind::Disk(disk) => disk,
         };
         let from = at / PAGE_BYTES as u64 * PAGE_BYTES as u64;
         let mut kept = disk.pages.kept.borrow_mut();
-        if let Some(bytes) = kept.get(&(disk.number, from)) {
-            return Ok(Window { from, bytes });
+        if let Some(window) = kept.get(&(disk.number, from)) {
+            return Ok(window);
         }
         let end = disk.state.len.min(from + PAGE_BYTES as u64);
         if at >= end {
@@ -153,9 +153,9 @@ impl Content {
         if State::of(&disk.file.metadata()?) != disk.state {
             return Err(io::Error::other("the file was changed while it was read"));
         }
-        let bytes: Rc<[u8]> = bytes.into();
-        kept.put((disk.number, from), Rc::clone(&bytes), bytes.len());
-        Ok(Window { from, bytes })
+        let window = Rc::new(Window { from, bytes: bytes.into() });
+        kept.put((disk.number, from), Rc::clone(&window), window.bytes.len());
+        Ok(window)
     }
 
     /// Fills `to` with the bytes from `at` on.

@@ -62,6 +62,7 @@ impl Symbols {
     pub fn new(mut list: Vec<Symbol>, names: Strings) -> Self {
         list.sort_unstable_by_key(|s| (s.address, u8::MAX - s.rank, s.name));
         list.dedup();
+        list.shrink_to_fit();
         // A symbol without a size ends at the latest where the next one begins.
         let mut next = u64::MAX;
         for i in (0..list.len()).rev() {

@@ -73,8 +73,9 @@ impl Lines {
     /// Bytes of memory that it took when it was made, about.
     pub fn cost(&self) -> usize {
         let header = self.program.header();
-        let files = header.file_names().len() + header.include_directories().len();
-        files * 200 + self.sequences.len() * size_of::<LineSequence<PartReader>>()
+        let files = header.file_names().len() * size_of::<gimli::FileEntry<PartReader>>();
+        let dirs = size_of_val(header.include_directories());
+        files + dirs + self.sequences.len() * size_of::<LineSequence<PartReader>>()
     }
 
     /// The line at an address; adds to `cost` what it kept in memory.

@@ -50,7 +50,7 @@ use split::Apart;
 pub use split::Split;
 
 /// Memory of the units, functions and lines that are remembered, of all files together.
-const UNITS_COST_MAX: usize = 192 << 20;
+const UNITS_COST_MAX: usize = 384 << 20;
 
 /// Stretches of code of all units of a file.
 const RANGES_MAX: usize = 16 << 20;
@@ -61,6 +61,9 @@ const UNITS_MAX: usize = 4 << 20;
 /// Units looked at for an address, and stretches looked at below it. Where code is shared by
 /// several units, one of them is enough.
 const COVERING_MAX: usize = 8;
+
+/// Bytes between two functions of a unit that may be taken for code of the unit.
+const PADDING: u64 = 64;
 
 /// Work that every operation may do whatever the size of the file: a fraction of a second.
 const WORK_MIN: u64 = 4 << 20;
@@ -270,7 +273,15 @@ impl Dwarf {
         }
         self.add_table(&listed, &mut out)?;
         out.sort_unstable_by_key(|r| (r.begin, u64::MAX - r.end, r.unit));
-        out.dedup();
+        // Most units have a list of their functions, which stand side by side.
+        out.dedup_by(|next, last| {
+            let joins = next.unit == last.unit && next.begin <= last.end.saturating_add(PADDING);
+            if joins {
+                last.end = last.end.max(next.end);
+            }
+            joins
+        });
+        out.shrink_to_fit();
         let mut reach = 0;
         for range in &mut out {
             reach = range.end.max(reach);

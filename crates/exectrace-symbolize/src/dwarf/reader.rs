@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::cell::Cell;
 use std::rc::Rc;
 
+use gimli::Endianity;
 use gimli::Error;
 use gimli::Reader;
 use gimli::ReaderOffsetId;
@@ -78,7 +79,7 @@ pub struct PartReader {
     part: Rc<Part>,
     at: u64,
     end: u64,
-    window: Option<Window>,
+    window: Option<Rc<Window>>,
 }
 
 #[derive(Debug)]
@@ -118,7 +119,7 @@ impl PartReader {
 
     /// The bytes in memory from here on: one at least, unless nothing is left.
     fn here(&mut self) -> Result<&[u8]> {
-        let held = |w: &Window| self.at >= w.from && self.at - w.from < w.bytes.len() as u64;
+        let held = |w: &Rc<Window>| self.at >= w.from && self.at - w.from < w.bytes.len() as u64;
         if self.at == self.end {
             return Ok(&[]);
         }
@@ -132,6 +133,30 @@ impl PartReader {
         let bytes = window.bytes.get((self.at - window.from) as usize..).unwrap_or_default();
         let len = (bytes.len() as u64).min(self.end - self.at);
         Ok(&bytes[..len as usize])
+    }
+
+    /// The next bytes, as most are read: a few, and all in the window.
+    #[inline(always)]
+    fn take<const N: usize>(&mut self) -> Result<[u8; N]> {
+        if let Some(window) = &self.window
+            && let Some(from) = self.at.checked_sub(window.from)
+            && let Some(rest) = window.bytes.get(from as usize..)
+            && let Some(bytes) = rest.first_chunk::<N>()
+            && self.end - self.at >= N as u64
+        {
+            self.part.work.spend(N as u64)?;
+            self.at += N as u64;
+            return Ok(*bytes);
+        }
+        self.take_across()
+    }
+
+    #[cold]
+    fn take_across<const N: usize>(&mut self) -> Result<[u8; N]> {
+        let mut bytes = [0; N];
+        self.part.work.spend(N as u64)?;
+        self.copy(&mut bytes)?;
+        Ok(bytes)
     }
 
     /// Reads on without using the allowance.
@@ -240,20 +265,37 @@ impl Reader for PartReader {
         Ok(Cow::Owned(self.text()?))
     }
 
-    #[inline]
     fn read_slice(&mut self, to: &mut [u8]) -> Result<()> {
-        let len = to.len() as u64;
-        self.part.work.spend(len)?;
-        if let Some(window) = &self.window
-            && self.at + len <= self.end
-            && let Some(from) = self.at.checked_sub(window.from)
-            && let Some(bytes) = window.bytes.get(from as usize..from as usize + to.len())
-        {
-            to.copy_from_slice(bytes);
-            self.at += len;
-            return Ok(());
-        }
+        self.part.work.spend(to.len() as u64)?;
         self.copy(to)
+    }
+
+    #[inline(always)]
+    fn read_u8(&mut self) -> Result<u8> {
+        self.take().map(|[byte]| byte)
+    }
+
+    #[inline(always)]
+    fn read_i8(&mut self) -> Result<i8> {
+        self.take().map(|[byte]| byte as i8)
+    }
+
+    #[inline]
+    fn read_u16(&mut self) -> Result<u16> {
+        let bytes = self.take::<2>()?;
+        Ok(self.endian().read_u16(&bytes))
+    }
+
+    #[inline]
+    fn read_u32(&mut self) -> Result<u32> {
+        let bytes = self.take::<4>()?;
+        Ok(self.endian().read_u32(&bytes))
+    }
+
+    #[inline]
+    fn read_u64(&mut self) -> Result<u64> {
+        let bytes = self.take::<8>()?;
+        Ok(self.endian().read_u64(&bytes))
     }
 }
 
