@@ -21,11 +21,30 @@
 //! assert_eq!(symbolizer.status(lib), Status::Missing(Missing::NotFound));
 //! ```
 //!
+//! What it costs: the first address of a module opens its files and reads where their units are,
+//! tens of milliseconds for a debug build of some 50 MB; the first address of a unit reads that
+//! unit, a millisecond; each further address some microseconds, and one that was asked for before a
+//! third of one. Memory is bounded for all files together (`docs/performance.md`), but for 24 bytes
+//! for each symbol and 32 for each stretch of code of a unit.
+//!
+//! What goes wrong is no error of a call: addresses without a name have no frames, and
+//! [`Symbolizer::status`] and [`Symbolizer::modules`] say why. Calls do not panic, whatever the
+//! files hold; a reader of their format that did would cost its file's names only, with the
+//! program's panic hook called.
+//!
+//! Where names are looked for, the first that fits: the module's own file; for its debug
+//! information `.build-id/xx/yyyy.debug` in each directory of debug files, there also the module's
+//! own name with and without `.debug`; what a `debuginfod` client of this user has fetched
+//! (`DEBUGINFOD_CACHE_PATH`, `XDG_CACHE_HOME`, `HOME`; nothing is fetched from here); the file of
+//! its debug link beside it, in `.debug`, and in the directories. Of the debug file then its split
+//! units and packages, and what it has in common with others. Beside these the packed symbols in
+//! `.gnu_debugdata`, and last the symbols of the dynamic linker.
+//!
 //! Invariants:
 //! 1. A file MUST be the one that was loaded: its build id is the module's, or, where the module
 //!    has none, its size and its time of change are. Otherwise names would be plausible and wrong.
-//! 2. No file makes it panic or recurse without bound: files are as untrusted as the trace that
-//!    names them. What cannot be read is a [`Missing`] with the reason.
+//! 2. No file makes it panic, wait, recurse, or take time and memory beyond its size: files are as
+//!    untrusted as the trace that names them. What cannot be read is a [`Missing`] with the reason.
 //! 3. Unknown is `None`, never a neighbour's name.
 #![forbid(unsafe_code)]
 

@@ -1,7 +1,7 @@
 //! A memory of what was used of late, which does not grow beyond a bound.
 //!
-//! A clock: what is to be forgotten is looked for in a circle, and what was asked for since the hand
-//! passed it by is spared once. So a look-up changes one bit, and what is in use stays.
+//! A clock: what is to be forgotten is looked for in a circle, and what was asked for since the
+//! hand passed it by is spared once. So a look-up changes one bit, and what is in use stays.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;

@@ -86,7 +86,8 @@ impl Default for Symbolizer {
 }
 
 impl Symbolizer {
-    /// Looks for debug files where systems keep them, `/usr/lib/debug`.
+    /// Looks for debug files where systems keep them, `/usr/lib/debug`, and where a `debuginfod`
+    /// client of this user has put what it fetched.
     pub fn new() -> Self {
         Symbolizer::with_debug_dirs(Vec::new())
     }
@@ -152,6 +153,7 @@ impl Symbolizer {
     }
 
     /// The functions at an address of code: where a function begins, or where a program stands.
+    /// Opens the files of the module at its first address.
     pub fn resolve(&mut self, space: Space, address: u64) -> Rc<Resolved> {
         if let Some(known) = self.known.get(&(space, address)) {
             return known;

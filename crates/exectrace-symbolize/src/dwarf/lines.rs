@@ -73,7 +73,7 @@ impl Lines {
     /// Bytes of memory that it took when it was made, about.
     pub fn cost(&self) -> usize {
         let header = self.program.header();
-        let files = header.file_names().len() * size_of::<gimli::FileEntry<PartReader>>();
+        let files = size_of_val(header.file_names());
         let dirs = size_of_val(header.include_directories());
         files + dirs + self.sequences.len() * size_of::<LineSequence<PartReader>>()
     }
