@@ -7,6 +7,7 @@ use crate::encode::schema::Class;
 use crate::encode::varint;
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::Acquire;
+use crate::sync::Ordering::Relaxed;
 use crate::sync::Ordering::Release;
 
 /// Types of a site's fields, as numbers of `encode::field::ty`.
@@ -94,14 +95,22 @@ impl Site {
         self.word.load(Acquire)
     }
 
-    /// Says that the site is `kind` in `epoch`; its definition is in the log.
+    /// Says that the site is `kind` in `epoch`; its definition is in the log. Of several threads
+    /// that define it at once the first is believed: an event must not begin as one kind and be
+    /// remembered as another.
     pub fn set(&self, epoch: u32, kind: u32, stack: bool) {
         debug_assert!(kind < KIND_LIMIT);
         let (bytes, len) = varint::pack(u64::from(kind));
         let stack = if stack { STACK } else { 0 };
         let word = u64::from(epoch) << 32 | stack | (len as u64) << 24 | bytes;
-        // Release: pairs with the Acquire of the site's events.
-        self.word.store(word, Release);
+        let mut now = self.word.load(Relaxed);
+        while ((now >> 32) as u32) < epoch {
+            // Release: pairs with the Acquire of the site's events.
+            match self.word.compare_exchange(now, word, Release, Relaxed) {
+                Ok(_) => return,
+                Err(newer) => now = newer,
+            }
+        }
     }
 }
 
@@ -121,9 +130,8 @@ fn kind_number(word: u64) -> u64 {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_word_holds_kind_epoch_and_stack() {
-        let site = Site::new(Meta {
+    fn site() -> Site {
+        Site::new(Meta {
             class: Class::Instant,
             name: "n",
             module: "m",
@@ -131,20 +139,39 @@ mod tests {
             line: 1,
             flags: 0,
             fields: &[],
-        });
-        assert_eq!(site.kind(1), None);
+        })
+    }
+
+    /// Two threads that define a site at once write the same kind, and remember it of their spans.
+    #[test]
+    fn the_first_kind_of_an_epoch_stays() {
+        let site = site();
+        site.set(2, 66, true);
+        site.set(2, 67, true);
+        // One that was late with an epoch before.
+        site.set(1, 68, true);
+        assert_eq!(kind_in(site.word(), 2), 66);
+        site.set(3, 64, false);
+        assert_eq!((kind_in(site.word(), 2), kind_in(site.word(), 3)), (0, 64));
+    }
+
+    #[test]
+    fn the_word_holds_kind_epoch_and_stack() {
+        assert_eq!(site().kind(1), None);
         for kind in [64, 127, 128, 16_383, 16_384, KIND_LIMIT - 1] {
             for epoch in [1u32, 2, u32::MAX] {
-                site.set(epoch, kind, false);
-                let (bytes, len) = site.kind(epoch).unwrap();
+                let plain = site();
+                plain.set(epoch, kind, false);
+                let (bytes, len) = plain.kind(epoch).unwrap();
                 let mut b = bytes.to_le_bytes().to_vec();
                 b.truncate(len);
                 assert_eq!(varint::read(&b), Some((u64::from(kind), len)));
-                assert_eq!(kind_in(site.word(), epoch), u64::from(kind));
-                assert_eq!(kind_in(site.word(), epoch ^ 1), 0);
-                let (hot, hot_len) = site.plain_kind(u64::from(epoch) << 1).unwrap();
+                assert_eq!(kind_in(plain.word(), epoch), u64::from(kind));
+                assert_eq!(kind_in(plain.word(), epoch ^ 1), 0);
+                let (hot, hot_len) = plain.plain_kind(u64::from(epoch) << 1).unwrap();
                 assert_eq!((hot & 0xff_ffff, hot_len), (bytes, len));
-                assert_eq!(site.plain_kind(u64::from(epoch ^ 1) << 1), None);
+                assert_eq!(plain.plain_kind(u64::from(epoch ^ 1) << 1), None);
+                let site = site();
                 site.set(epoch, kind, true);
                 assert!(site.has_stack(epoch) && !site.has_stack(epoch ^ 1));
                 assert_eq!(site.plain_kind(u64::from(epoch) << 1), None);
