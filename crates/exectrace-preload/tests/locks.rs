@@ -199,3 +199,22 @@ fn a_cancelled_thread_ends_and_the_process_lives() {
         assert_eq!(cancelled(op), n, "{op:?}");
     }
 }
+
+#[test]
+fn before_the_library_begins_and_inside_an_allocator() {
+    let flags = ["-DLIBRARY", "-shared", "-fPIC"];
+    let Some(library) = recorded::compiled("early.c", &flags) else { return };
+    let link = ["-fno-builtin", "-ldl", library.to_str().unwrap()];
+    let Some(program) = recorded::compiled("early.c", &link) else { return };
+    let Some(ran) = recorded::run("early", Command::new(&program), "") else { return };
+    same_without(&ran, Command::new(&program), &[]);
+    assert_eq!(said(&ran, "early"), [5]);
+    assert_eq!(said(&ran, "open").len(), 1, "as many descriptors as without, said above");
+    assert_eq!(ran.refused, Vec::<String>::new());
+    let [t] = &ran.traces[..] else { panic!("{} traces", ran.traces.len()) };
+    let sleeps = t.waits(Op::Sleep);
+    assert!(sleeps.iter().any(|w| w.object == 6_000_000), "{sleeps:?}");
+    let signals = t.waits(Op::WaitSignal);
+    assert_eq!(signals.len(), 1);
+    assert_eq!(signals[0].result, libc::SIGUSR1 as u64);
+}
