@@ -4,11 +4,21 @@
 use std::sync::Arc;
 use std::sync::Condvar;
 use std::sync::Mutex;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
 const ROUNDS: u64 = 5;
+
+/// Until a thread has said that it is about to wait for the `round`th time. The kernel alone does
+/// not tell: a thread that was woken and has not run yet still stands in the wait before.
+fn waits_for(round: u64, said: &AtomicU64) {
+    while said.load(SeqCst) != round {
+        thread::sleep(Duration::from_micros(200));
+    }
+}
 
 /// Until this thread of the process sleeps in a futex wait, as the kernel says.
 fn sleeps(tid: u64) {
@@ -34,12 +44,14 @@ fn tid() -> u64 {
 fn main() {
     let (says, hears) = mpsc::channel();
     let pair = Arc::new((Mutex::new(0u64), Condvar::new()));
-    let (p, s) = (pair.clone(), says.clone());
+    let about = Arc::new(AtomicU64::new(0));
+    let (p, s, a) = (pair.clone(), says.clone(), about.clone());
     let waiter = thread::spawn(move || {
         s.send(tid()).unwrap();
         let mut n = p.0.lock().unwrap();
         for round in 1..=ROUNDS {
             while *n < round {
+                a.store(round, SeqCst);
                 n = p.1.wait(n).unwrap();
             }
         }
@@ -47,6 +59,7 @@ fn main() {
     let of_waiter = hears.recv().unwrap();
     println!("condvar_thread {of_waiter}");
     for round in 1..=ROUNDS {
+        waits_for(round, &about);
         sleeps(of_waiter);
         *pair.0.lock().unwrap() = round;
         pair.1.notify_one();
@@ -80,17 +93,27 @@ fn main() {
     parked.join().unwrap();
 
     let (to, from) = mpsc::channel::<u64>();
-    let s = says.clone();
+    about.store(u64::MAX, SeqCst);
+    let (s, a) = (says.clone(), about.clone());
     let receiver = thread::spawn(move || {
         s.send(tid()).unwrap();
-        from.iter().sum::<u64>()
+        let mut sum = 0;
+        for round in 0..ROUNDS {
+            a.store(round, SeqCst);
+            sum += from.recv().unwrap();
+        }
+        a.store(ROUNDS, SeqCst);
+        assert!(from.recv().is_err());
+        sum
     });
     let receiver_tid = hears.recv().unwrap();
     println!("channel_thread {receiver_tid}");
     for n in 0..ROUNDS {
+        waits_for(n, &about);
         sleeps(receiver_tid);
         to.send(n).unwrap();
     }
+    waits_for(ROUNDS, &about);
     sleeps(receiver_tid);
     drop(to);
     println!("sum {}", receiver.join().unwrap());
