@@ -116,7 +116,11 @@ fn the_planted_lock_is_found() {
     let report: Value = serde_json::from_slice(&report.stdout).unwrap();
     let first = &report["causes"][0];
     assert_eq!((&first["cause"], &first["on"]), (&Value::from("lock"), &Value::from("mutex")));
-    assert_eq!(first["threads"], 4, "{first}");
+    // The four workers; the thread that holds it so long waits for it too, now and then.
+    let threads = first["threads"].as_u64().unwrap();
+    assert!((4..=5).contains(&threads), "{first}");
+    let holder = first["released_by"][0]["from"].as_str().unwrap();
+    assert!(holder.contains("refresh"), "{first}");
     let by = &report["waits"];
     let (all, explained) = (by["by_wake"].as_u64().unwrap(), by["explained"].as_u64().unwrap());
     assert!(all > 10 && explained * 100 >= all * 95, "{by}");
