@@ -119,6 +119,27 @@ fn log(n: u64) {
     }
 }
 
+/// Two callers in turn, so that no event has the stack of the one before it.
+#[inline(never)]
+fn two_callers(n: u64) {
+    for i in 0..n / 2 {
+        one_caller(i);
+        other_caller(i);
+    }
+}
+
+#[inline(never)]
+fn one_caller(i: u64) {
+    trace::instant!("bench", n = i & 0x3f);
+    black_box(i);
+}
+
+#[inline(never)]
+fn other_caller(i: u64) {
+    trace::instant!("bench", n = i & 0x3f);
+    black_box(i);
+}
+
 /// Calls `f` from `frames` frames further down.
 #[inline(never)]
 fn deeper<R>(frames: u32, f: &dyn Fn() -> R) -> R {
@@ -162,6 +183,8 @@ fn benches(c: &mut Criterion) {
     on(c, "on/span two threads", config(), |n| beside_another(n, span));
     let stacks = config().stacks([trace::StackKind::Instant]).stack_depth(16);
     on(c, "on/instant with 16 frames", stacks, |n| at_depth(n, instant));
+    let stacks = config().stacks([trace::StackKind::Instant]).stack_depth(16);
+    on(c, "on/two stacks of 16 frames in turn", stacks, |n| at_depth(n, two_callers));
     on(c, "on/log", config().stacks([]), |n| timed(n, log));
     off(c, "rdtsc again", rdtsc);
 }

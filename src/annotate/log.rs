@@ -96,8 +96,10 @@ impl Drop for Scratch {
 /// Formats a text and emits it. The switch was seen on.
 ///
 /// A panic while formatting is caught: the event is counted as lost and the program goes on. What
-/// became of the event is told to tests that account for every event.
+/// became of the event is told to tests that account for every event. Cold, so that a program with
+/// tracing off falls through where it would log.
 #[doc(hidden)]
+#[cold]
 #[inline(never)]
 pub fn log(site: &'static Site, task: Option<u64>, text: fmt::Arguments<'_>) -> Outcome {
     let mut scratch = Scratch { near: [0; STACK_BYTES], far: None, len: 0, whole: 0 };
