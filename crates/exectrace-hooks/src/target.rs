@@ -339,6 +339,35 @@ mod tests {
         fs::remove_dir_all(&dir).unwrap();
     }
 
+    /// By what marks a sanitizer: a name that its runtime exports, a library that it comes in.
+    #[test]
+    fn programs_with_a_sanitizer() {
+        let dir = std::env::temp_dir().join(format!("exectrace-sanitizer-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        let cc = |text: &str, name: &str, flags: &[&str]| {
+            let (source, program) = (dir.join(format!("{name}.c")), dir.join(name));
+            fs::write(&source, text).unwrap();
+            let mut cc = std::process::Command::new("cc");
+            let output = cc.arg("-o").arg(&program).arg(&source).args(flags).output().ok()?;
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            Some(program)
+        };
+        let main = "int main(void) { return 0; }";
+        let Some(plain) = cc(main, "plain", &["-rdynamic"]) else {
+            println!("skipped: no C compiler");
+            return;
+        };
+        assert_eq!(verdict(&plain), Verdict::Follow);
+        let found = Verdict::Leave("it has a sanitizer's runtime");
+        let exports = format!("void __tsan_init(void) {{}} {main}");
+        assert_eq!(verdict(&cc(&exports, "exports", &["-rdynamic"]).unwrap()), found);
+        let shared = ["-shared", "-fPIC", "-Wl,-soname,libasan.so.8"];
+        let library = cc("int x;", "libfake.so", &shared).unwrap();
+        let needs = ["-Wl,--no-as-needed", library.to_str().unwrap()];
+        assert_eq!(verdict(&cc(main, "needs", &needs).unwrap()), found);
+        fs::remove_dir_all(&dir).unwrap();
+    }
+
     #[test]
     fn names_are_found_as_libc_finds_them() {
         let mut into = [0u8; 4096];
