@@ -321,7 +321,7 @@ impl Controller {
                 own = sys::program_name();
                 (kind, rate) = (clock.kind() as u64, clock.rate());
                 pid = sys::thread::pid_raw();
-                own.as_str().into()
+                Text { bytes: &own, cut_from: None }
             }
             Of::Other(other) => {
                 let facts = &front.facts;

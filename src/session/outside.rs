@@ -96,7 +96,7 @@ fn write_facts(m: &Mapping, plan: &Plan) {
     facts.rate.store(clock.rate(), Relaxed);
     facts.clock.store(clock.kind() as u32, Relaxed);
     let name = sys::program_name();
-    for (to, byte) in facts.program.iter().zip(name.as_bytes()) {
+    for (to, byte) in facts.program.iter().zip(&name) {
         to.store(*byte, Relaxed);
     }
     facts.program_len.store(name.len().min(128) as u32, Relaxed);

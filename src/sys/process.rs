@@ -5,6 +5,7 @@ use crate::sys::file::File;
 use crate::sys::time;
 use std::ffi::c_int;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
@@ -68,10 +69,11 @@ fn from_clocks() -> u64 {
     (x ^ x >> 31) | 1
 }
 
-/// The file name of the program that runs, "" where it cannot be known. Allocates.
-pub fn program_name() -> String {
+/// The file name of the program that runs, as bytes, since it need not be text; "" where it cannot
+/// be known. Allocates.
+pub fn program_name() -> Vec<u8> {
     let exe = fs::read_link("/proc/self/exe").unwrap_or_default();
-    exe.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
+    exe.file_name().map(|n| n.as_bytes().to_vec()).unwrap_or_default()
 }
 
 /// When the process began, in clock ticks since boot: with the pid, its name. 0 = unknown.
@@ -238,6 +240,6 @@ mod tests {
         assert!(page_bytes().is_power_of_two() && page_bytes() >= 4096);
         assert!(memory_total().unwrap() > 1 << 20);
         let exe = std::env::current_exe().unwrap();
-        assert_eq!(program_name(), exe.file_name().unwrap().to_string_lossy());
+        assert_eq!(program_name(), exe.file_name().unwrap().as_bytes());
     }
 }
