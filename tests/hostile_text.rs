@@ -57,7 +57,9 @@ fn texts_come_out_as_they_went_in() {
     assert_eq!(trace::stop().unwrap().lost, 0);
     let bytes = out.take();
     support::assert_valid(&bytes);
-    let mut seen: BTreeMap<&str, Vec<(Vec<u8>, Option<u64>)>> = BTreeMap::new();
+    // Each text's bytes, and the length before it was cut.
+    type Kept = (Vec<u8>, Option<u64>);
+    let mut seen: BTreeMap<&str, Vec<Kept>> = BTreeMap::new();
     let mut decoder = Decoder::new();
     decoder.push(&bytes);
     decoder.finish();

@@ -143,7 +143,8 @@ pub const PEERS: &[Peer] = &[
         how: "",
         version_of: "perfetto-sdk",
         jobs: &ON_OFF,
-        note: "in-process backend, central buffer of 256 MiB, written to the file every 100 ms",
+        note: "in-process backend, 32 MiB between threads and the central buffer of 256 MiB, \
+               written to the file every 100 ms",
     },
     Peer {
         name: "tracing-chrome",

@@ -26,6 +26,8 @@ pub enum Field<'a> {
     F64(f64),
     Bool(bool),
     Text(&'a str),
+    /// Text that need not be UTF-8.
+    Bytes(&'a [u8]),
     /// Kept bytes and the length before the text was cut.
     Cut(&'a [u8], u64),
     List(&'a [u64]),
@@ -39,6 +41,7 @@ impl Field<'_> {
             Field::F64(v) => w.bytes(&v.to_bits().to_le_bytes()),
             Field::Bool(v) => w.varint(u64::from(v)),
             Field::Text(s) => w.text(s.into()),
+            Field::Bytes(bytes) => w.text(Text { bytes, cut_from: None }),
             Field::Cut(bytes, from) => w.text(Text { bytes, cut_from: Some(from) }),
             Field::List(list) => w.list(list),
         }

@@ -7,6 +7,7 @@
 pub mod build;
 pub mod expect;
 pub mod hostile;
+pub mod program;
 pub mod sample;
 pub mod work;
 

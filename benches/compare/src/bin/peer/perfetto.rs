@@ -39,6 +39,8 @@ track_event_categories! {
 const FILE: &str = "trace.pftrace";
 /// The central buffer; large, so that what is lost is lost on the way to it.
 const BUFFER_KIB: u32 = 256 << 10;
+/// The memory between a thread and that buffer; as much as may be asked for.
+const SHARED_KIB: u32 = 32 << 10;
 /// How often the buffer is written to the file.
 const WRITE_MILLIS: u32 = 100;
 
@@ -78,7 +80,8 @@ fn spans(n: u64) {
 }
 
 fn init() -> Result<(), Failure> {
-    Producer::init(ProducerInitArgsBuilder::new().backends(Backends::IN_PROCESS).build());
+    let args = ProducerInitArgsBuilder::new().backends(Backends::IN_PROCESS);
+    Producer::init(args.shmem_size_hint_kb(SHARED_KIB).build());
     TrackEvent::init();
     perfetto_te_ns::register()?;
     Ok(())
