@@ -116,7 +116,7 @@ impl Wake {
     pub fn end(self, woken: u64) {
         let _errno = sys::Errno::save();
         let fields = [self.op as u64, self.object, woken];
-        emit::emit(&WakeOver { fields, since: self.since, began: Cell::new(0) });
+        emit::emit(&WakeOver { fields, since: self.since });
     }
 }
 
@@ -180,7 +180,6 @@ impl Emission for &Over {
 struct WakeOver {
     fields: [u64; 3],
     since: u64,
-    began: Cell<u64>,
 }
 
 impl Emission for &WakeOver {
@@ -196,8 +195,7 @@ impl Emission for &WakeOver {
         self.cold_kind(l)
     }
 
-    fn cold_kind(&self, l: &Local) -> Option<(u32, usize)> {
-        self.began.set(ticks_since(l, self.since));
+    fn cold_kind(&self, _l: &Local) -> Option<(u32, usize)> {
         Some((Kind::Wake as u32, 1))
     }
 
@@ -210,8 +208,12 @@ impl Emission for &WakeOver {
             // SAFETY: the caller has checked room for all fields.
             p = unsafe { emit::put_varint(p, v) };
         }
+        // Here, when the event's own time has been read: the stack, which is captured before that,
+        // takes microseconds where it is new, by which the call would seem to have begun later
+        // than those it woke were on their way.
+        let began = local::with(|l| ticks_since(l, self.since));
         // SAFETY: as above.
-        unsafe { emit::put_varint(p, self.began.get()) }
+        unsafe { emit::put_varint(p, began) }
     }
 
     fn after(&self, _l: &Local) {}

@@ -118,6 +118,43 @@ fn waits_and_wakes_say_what_they_were() {
     assert!((ns / 8..=ns * 2).contains(&waits[0].1), "{} ticks in {ns} ns", waits[0].1);
 }
 
+/// A wake that is written from under so many calls.
+#[inline(never)]
+fn wakes_from(depth: u32, object: u64) -> u32 {
+    if depth > 0 {
+        return wakes_from(depth - 1, object) + std::hint::black_box(1);
+    }
+    let wake = block::wake(Op::FutexWake, object).expect("recording");
+    let wait = block::begin(Op::Read, object, false).expect("recording");
+    wake.end(1);
+    wait.end(0, 0);
+    0
+}
+
+/// What a wake sets going must not seem to be there before it, by the time that its own stack takes
+/// the first time.
+#[test]
+fn a_wake_begins_before_what_follows_it() {
+    let _alone = support::alone();
+    let bytes = record(|| (1..=40).for_each(|n| assert_eq!(wakes_from(n, n.into()), n)));
+    let mut wakes = BTreeSet::new();
+    let mut pairs = 0;
+    each(&bytes, |kind, e| {
+        let began = |e: &Timed<'_>| e.ticks - number(e, "began");
+        match kind {
+            "Wake" => assert!(wakes.insert((number(e, "object"), began(e)))),
+            "Wait" => {
+                let (object, wait) = (number(e, "object"), began(e));
+                let of = wakes.range((object, 0)..(object + 1, 0)).next().expect("its wake");
+                assert!(of.1 <= wait, "{object}: the wake {} ticks after it", of.1 - wait);
+                pairs += 1;
+            }
+            _ => {}
+        }
+    });
+    assert_eq!(pairs, 40);
+}
+
 #[test]
 fn a_thread_knows_who_made_it_and_what_it_runs() {
     let _alone = support::alone();

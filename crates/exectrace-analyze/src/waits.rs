@@ -6,7 +6,8 @@
 //!
 //! A wake is written when its call returns, which may be after the thread that it woke has run and
 //! written the end of its wait. So a wait is given out [`LATE_NS`] of the trace's time after its
-//! end, when every wake that can have ended it has been seen.
+//! end, when every wake that can have ended it has been seen. On a busy object it is looked at
+//! earlier, when half of the wakes that are kept came after it.
 //!
 //! 1. A wake ends no more waits than it says it woke.
 //! 2. A wait whose waker was not seen says so; nobody is guessed.
@@ -24,7 +25,7 @@ use trace_decode::Timed;
 
 /// Most objects whose wakes are kept. 65,536: more locks than a program contends for at a time.
 pub const OBJECTS_MAX: usize = 1 << 16;
-/// Most wakes of an object that are kept.
+/// Most wakes of an object that are kept: of a longer wait's pieces the oldest are one.
 pub const WAKES_MAX: usize = 256;
 /// How long after a wait's end a wake that ended it may still be written.
 pub const LATE_NS: u64 = 50_000_000;
@@ -188,7 +189,16 @@ struct Seen {
 #[derive(Debug, Default)]
 struct Object {
     wakes: VecDeque<Seen>,
+    /// Its waits in `pending` that are not divided yet, oldest end first.
+    undivided: VecDeque<(u64, u64)>,
     counts: Counts,
+}
+
+/// A wait that is over and not given out.
+#[derive(Debug)]
+struct Pending {
+    wait: Wait,
+    divided: bool,
 }
 
 /// Pairs waits with wakes. Feed it every event of a session in the order of time.
@@ -196,7 +206,7 @@ struct Object {
 pub struct Waits {
     objects: HashMap<(Family, u64), Object>,
     /// Waits that are over, by when; the number keeps those of one moment apart.
-    pending: BTreeMap<(u64, u64), Wait>,
+    pending: BTreeMap<(u64, u64), Pending>,
     numbered: u64,
     ready: VecDeque<Wait>,
     explained: Explained,
@@ -271,8 +281,10 @@ impl Waits {
                 pieces: Vec::new(),
                 released_by: None,
             };
-            let done = self.divided(wait);
-            self.ready.push_back(done);
+            self.ready.push_back(wait);
+            if let Some(last) = self.ready.back_mut() {
+                divide(&mut self.objects, &mut self.explained, last);
+            }
         }
     }
 
@@ -303,6 +315,8 @@ impl Waits {
     fn wait(&mut self, wait: Wait) {
         let (at_once, duration) = (wait.ending == Ending::AtOnce, wait.duration_ns());
         let timed_out = wait.ending == Ending::TimedOut;
+        self.numbered += 1;
+        let key = (wait.ended_ns, self.numbered);
         if let Some(family) = family(wait.op)
             && let Some(object) = self.object(family, wait.object)
         {
@@ -311,13 +325,14 @@ impl Waits {
             c.at_once += u64::from(at_once);
             c.timeouts += u64::from(timed_out);
             c.waited_ns = c.waited_ns.saturating_add(duration);
+            object.undivided.push_back(key);
         }
-        self.numbered += 1;
-        self.pending.insert((wait.ended_ns, self.numbered), wait);
+        self.pending.insert(key, Pending { wait, divided: false });
     }
 
     fn wake(&mut self, object: u64, woken: u64, waker: Waker) {
         let Some(family) = family(waker.op) else { return };
+        let key = (family, object);
         let Some(object) = self.object(family, object) else { return };
         object.counts.wakes += 1;
         let left = match waker.op {
@@ -327,9 +342,28 @@ impl Waits {
         };
         object.counts.of_nobody += u64::from(left == 0);
         if object.wakes.len() == WAKES_MAX {
+            let half_ns = object.wakes[WAKES_MAX / 2].waker.began_ns;
+            self.divide_until(key, half_ns);
+        }
+        let Some(object) = self.objects.get_mut(&key) else { return };
+        if object.wakes.len() == WAKES_MAX {
             object.wakes.pop_front();
         }
         object.wakes.push_back(Seen { waker, left });
+    }
+
+    /// Divides the waits on an object that were over by this time, before its oldest wakes go.
+    fn divide_until(&mut self, key: (Family, u64), until_ns: u64) {
+        loop {
+            let Some(object) = self.objects.get_mut(&key) else { return };
+            let over = object.undivided.front().filter(|w| w.0 <= until_ns);
+            let Some(of) = over.copied() else { return };
+            object.undivided.pop_front();
+            if let Some(pending) = self.pending.get_mut(&of) {
+                pending.divided = true;
+                divide(&mut self.objects, &mut self.explained, &mut pending.wait);
+            }
+        }
     }
 
     /// Gives out the waits that were over by this time.
@@ -338,56 +372,68 @@ impl Waits {
             if entry.key().0 > until_ns {
                 return;
             }
-            let wait = entry.remove();
-            let done = self.divided(wait);
-            self.ready.push_back(done);
+            let (of, mut pending) = entry.remove_entry();
+            if !pending.divided {
+                let family = family(pending.wait.op);
+                let key = family.map(|f| (f, pending.wait.object));
+                if let Some(object) = key.and_then(|key| self.objects.get_mut(&key))
+                    && object.undivided.front() == Some(&of)
+                {
+                    object.undivided.pop_front();
+                }
+                divide(&mut self.objects, &mut self.explained, &mut pending.wait);
+            }
+            self.ready.push_back(pending.wait);
         }
     }
+}
 
-    /// Divides a wait at the wakes on its object and finds the one that let it go on.
-    fn divided(&mut self, mut wait: Wait) -> Wait {
-        let counted = family(wait.op).is_some() && wait.ending == Ending::Done;
-        let object = family(wait.op).and_then(|f| self.objects.get_mut(&(f, wait.object)));
-        let mut from_ns = wait.began_ns;
-        let mut holder = match (wait.op, wait.result) {
-            (Op::MutexLock, owner) if owner != 0 => Some(Holder::Known(owner)),
-            _ => None,
+/// Divides a wait at the wakes on its object and finds the one that let it go on.
+fn divide(
+    objects: &mut HashMap<(Family, u64), Object>,
+    explained: &mut Explained,
+    wait: &mut Wait,
+) {
+    let counted = family(wait.op).is_some() && wait.ending == Ending::Done;
+    let object = family(wait.op).and_then(|f| objects.get_mut(&(f, wait.object)));
+    let mut from_ns = wait.began_ns;
+    let mut holder = match (wait.op, wait.result) {
+        (Op::MutexLock, owner) if owner != 0 => Some(Holder::Known(owner)),
+        _ => None,
+    };
+    if wait.ending != Ending::AtOnce
+        && let Some(object) = object
+    {
+        let (began, ended, thread) = (wait.began_ns, wait.ended_ns, wait.thread);
+        let inside = |s: &Seen| {
+            s.waker.thread != thread && s.waker.ended_ns >= began && s.waker.began_ns <= ended
         };
-        if wait.ending != Ending::AtOnce
-            && let Some(object) = object
-        {
-            let (began, ended, thread) = (wait.began_ns, wait.ended_ns, wait.thread);
-            let inside = |s: &Seen| {
-                s.waker.thread != thread && s.waker.ended_ns >= began && s.waker.began_ns <= ended
-            };
-            let last = object.wakes.iter().rposition(|s| inside(s) && s.left > 0);
-            let releases = last.filter(|_| wait.ending == Ending::Done);
-            for (i, seen) in object.wakes.iter_mut().enumerate() {
-                if !inside(seen) || releases.is_some_and(|r| i > r) {
-                    continue;
-                }
-                let to_ns = seen.waker.began_ns.clamp(from_ns, ended);
-                let held = holder.take().unwrap_or(match wait.pieces.is_empty() {
-                    true => Holder::Likely(seen.waker.thread),
-                    false => Holder::Unknown,
-                });
-                wait.pieces.push(Piece { from_ns, to_ns, by: Some(seen.waker), holder: held });
-                from_ns = to_ns;
-                if releases == Some(i) {
-                    seen.left = seen.left.saturating_sub(1);
-                    wait.released_by = Some(seen.waker);
-                }
+        let last = object.wakes.iter().rposition(|s| inside(s) && s.left > 0);
+        let releases = last.filter(|_| wait.ending == Ending::Done);
+        for (i, seen) in object.wakes.iter_mut().enumerate() {
+            if !inside(seen) || releases.is_some_and(|r| i > r) {
+                continue;
+            }
+            let to_ns = seen.waker.began_ns.clamp(from_ns, ended);
+            let held = holder.take().unwrap_or(match wait.pieces.is_empty() {
+                true => Holder::Likely(seen.waker.thread),
+                false => Holder::Unknown,
+            });
+            wait.pieces.push(Piece { from_ns, to_ns, by: Some(seen.waker), holder: held });
+            from_ns = to_ns;
+            if releases == Some(i) {
+                seen.left = seen.left.saturating_sub(1);
+                wait.released_by = Some(seen.waker);
             }
         }
-        if from_ns < wait.ended_ns || wait.pieces.is_empty() {
-            let holder = holder.unwrap_or(Holder::Unknown);
-            let (to_ns, by) = (wait.ended_ns, None);
-            wait.pieces.push(Piece { from_ns, to_ns, by, holder });
-        }
-        self.explained.waits += u64::from(counted);
-        self.explained.woken += u64::from(counted && wait.released_by.is_some());
-        wait
     }
+    if from_ns < wait.ended_ns || wait.pieces.is_empty() {
+        let holder = holder.unwrap_or(Holder::Unknown);
+        let (to_ns, by) = (wait.ended_ns, None);
+        wait.pieces.push(Piece { from_ns, to_ns, by, holder });
+    }
+    explained.waits += u64::from(counted);
+    explained.woken += u64::from(counted && wait.released_by.is_some());
 }
 
 #[cfg(test)]
@@ -448,6 +494,32 @@ mod tests {
         assert_eq!(w.explained(), Explained { waits: 1, woken: 1, unkept: 0 });
         let (_, counts) = w.objects().next().unwrap();
         assert_eq!((counts.waits, counts.wakes, counts.of_nobody), (1, 3, 2));
+    }
+
+    #[test]
+    fn a_busy_object_has_a_waker_for_every_wait() {
+        let mut w = Waits::new();
+        // A hundred times the wakes that are kept, in a fiftieth of the time for which waits are
+        // held back; each ends one wait, and some of the waits are written before their wake.
+        let rounds = 100 * WAKES_MAX as u64;
+        for n in 0..rounds {
+            let at = 100 + n * 40;
+            let (over, woken) = (wait(2, at, at + 5, Ending::Done), waker(1, at + 4));
+            if n % 3 == 0 {
+                w.wait(over);
+                w.wake(64, 1, woken);
+            } else {
+                w.wake(64, 1, woken);
+                w.wait(over);
+            }
+        }
+        assert!(rounds * 40 < LATE_NS);
+        let waits = all(&mut w);
+        assert_eq!(waits.len() as u64, rounds);
+        assert!(waits.is_sorted_by_key(|w| w.ended_ns));
+        let own = |w: &Wait| w.released_by.is_some_and(|by| by.began_ns == w.began_ns + 4);
+        assert!(waits.iter().all(own));
+        assert_eq!(w.explained(), Explained { waits: rounds, woken: rounds, unkept: 0 });
     }
 
     #[test]
