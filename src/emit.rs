@@ -819,20 +819,25 @@ fn capture_stack(l: &Local, r: &Record, epoch: u32, fp: usize, sp: u64) -> u32 {
     let depth = (STACK_DEPTH.load(Relaxed) as usize).min(FRAMES_MAX);
     let Some(keys) = tables::stack_keys(epoch) else { return 0 };
     let below = sys::sp();
-    // SAFETY: the stack pointer was just seen to lie inside the bounds of this thread's stack, and
-    // this function runs below it.
-    let walk = unsafe { capture::walk(keys, fp, below, l.stack_top.get(), &mut frames[..depth]) };
+    let (top, out) = (l.stack_top.get(), &mut frames[..depth]);
+    let walk = match capture::unwind() {
+        // SAFETY: the stack pointer was just seen to lie inside the bounds of this thread's stack,
+        // and this function runs below it.
+        None => unsafe { capture::walk(keys, fp, below, top, out) },
+        // SAFETY: as above.
+        Some(unwind) => unsafe { capture::walk_by(unwind, keys, fp, below, top, out) },
+    };
     if walk.frames == 0 {
         return 0;
     }
     // The stack of the event before, nearly always: 64 bits of a keyed hash and the depth agree.
-    let shape = (walk.frames as u64) << 33 | u64::from(walk.truncated) << 32 | u64::from(epoch);
+    let shape = (walk.frames as u64) << 36 | walk.flags << 32 | u64::from(epoch);
     if l.stack_sum.get() == walk.sum && l.stack_shape.get() == shape {
         return l.stack_id.get();
     }
     // SAFETY: the walk has written so many frames.
     let frames = unsafe { std::slice::from_raw_parts(frames.as_ptr().cast::<u64>(), walk.frames) };
-    match tables::stack_id(registry::mapping(), frames, walk.sum, walk.truncated, epoch) {
+    match tables::stack_id(registry::mapping(), frames, walk.sum, walk.flags, epoch) {
         Some(id) => {
             l.stack_sum.set(walk.sum);
             l.stack_shape.set(shape);

@@ -255,11 +255,11 @@ pub fn stack_id(
     m: Option<&'static Mapping>,
     frames: &[u64],
     sum: u64,
-    truncated: bool,
+    flags: u64,
     epoch: u32,
 ) -> Option<u32> {
     let t = current(epoch)?;
-    match t.stacks.id(frames, sum, truncated, &t.log(m?)) {
+    match t.stacks.id(frames, sum, flags, &t.log(m?)) {
         0 => {
             t.refuse();
             None

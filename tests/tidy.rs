@@ -46,7 +46,7 @@ const HOMES: [(&str, &[&str]); 2] =
     [("libc", &["src/sys/"]), ("loom", &["src/sync/", "src/registry/gate/"])];
 
 /// Who may use unsafe code, and what for.
-const UNSAFE: [(&str, &str); 42] = [
+const UNSAFE: [(&str, &str); 43] = [
     ("src/annotate/log.rs", "puts a text that is formatted already into a buffer"),
     ("src/annotate/mod.rs", "puts fields into a buffer"),
     ("src/annotate/span.rs", "puts fields into a buffer; sites that are never freed"),
@@ -88,18 +88,20 @@ const UNSAFE: [(&str, &str); 42] = [
     ("benches/", "measures what is unsafe"),
     ("crates/exectrace-hooks/", "stands in for functions of the C library"),
     ("crates/exectrace-preload/", "runs before the program, in it"),
+    ("crates/exectrace-unwind/", "reads the own stack and the tables of loaded modules"),
     ("crates/", "nothing: the roots forbid it, and the compiler holds them to it"),
 ];
 
 /// A crate of the workspace may depend on these of ours.
-const STAIR: [(&str, &[&str]); 9] = [
+const STAIR: [(&str, &[&str]); 10] = [
     ("exectrace", &[]),
     ("exectrace-symbolize", &[]),
     ("exectrace-decode", &["exectrace"]),
     ("exectrace-testkit", &["exectrace", "exectrace-decode"]),
     ("exectrace-analyze", &["exectrace", "exectrace-decode"]),
     ("exectrace-hooks", &["exectrace"]),
-    ("exectrace-preload", &["exectrace", "exectrace-hooks"]),
+    ("exectrace-unwind", &["exectrace"]),
+    ("exectrace-preload", &["exectrace", "exectrace-hooks", "exectrace-unwind"]),
     ("exectrace-record", &["exectrace"]),
     (
         "exectrace-cli",
@@ -263,8 +265,9 @@ fn unsafe_code_stands_where_it_is_named() {
     }
     for (path, text) in files(&["crates"], "rs") {
         let is_root = path.ends_with("/src/lib.rs") || path.ends_with("/src/main.rs");
-        let stands_in =
-            ["hooks", "preload"].iter().any(|c| path.contains(&format!("exectrace-{c}/")));
+        let stands_in = ["hooks", "preload", "unwind"]
+            .iter()
+            .any(|c| path.contains(&format!("exectrace-{c}/")));
         if is_root && !stands_in && !text.contains("#![forbid(unsafe_code)]") {
             breaches.push(format!("{path}: a member crate forbids unsafe code"));
         }

@@ -12,7 +12,8 @@ use std::path::PathBuf;
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo says where"));
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let crates = ["crates/exectrace-hooks", "crates/exectrace-preload"];
+    let crates = ["hooks", "unwind", "preload"].map(|name| format!("crates/exectrace-{name}"));
+    let crates = crates.iter().map(String::as_str);
     for path in ["src", "build.rs", "Cargo.lock"].into_iter().chain(crates) {
         println!("cargo::rerun-if-changed={}", root.join(path).display());
     }

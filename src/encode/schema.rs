@@ -287,6 +287,16 @@ impl Class {
 
 /// `Stack::flags`: the walk met the configured depth, there were more frames.
 pub const STACK_TRUNCATED: u64 = 1;
+/// `Stack::flags`: frames were found by unwind tables. Without this flag and the next, all were
+/// found by frame pointers.
+pub const STACK_TABLES: u64 = 2;
+/// `Stack::flags`: for some frames there were no unwind tables, and they were gone through as if
+/// they kept frame pointers: what is further out may be wrong or missing.
+pub const STACK_GUESSED: u64 = 4;
+/// `Stack::flags`: further out there are frames that were not found.
+pub const STACK_LOST: u64 = 8;
+/// The bits of `Stack::flags` that have a meaning.
+pub const STACK_FLAGS: u64 = 15;
 
 /// Why an event is missing from the trace, or what of it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

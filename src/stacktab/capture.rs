@@ -2,12 +2,17 @@
 //! the way. 16 frames take about 14 ns.
 //!
 //! A frame pointer is followed where the code has one; code without may leave any number in that
-//! register, which ends the walk or adds a wrong frame, and no more.
+//! register, which ends the walk or adds a wrong frame, and no more. Whoever knows another way to
+//! walk hands it in by [`set_unwind`].
 //!
 //! 1. The walk reads inside `sp..top` only, and only upwards: each frame begins above the one
 //!    before. Otherwise a wrong number makes it fault, or not end.
 
+use crate::encode::schema::STACK_TRUNCATED;
 use crate::intern::Keys;
+use crate::sync::AtomicPtr;
+use crate::sync::Ordering::Acquire;
+use crate::sync::Ordering::Release;
 use crate::sys::arch;
 use std::mem::MaybeUninit;
 
@@ -19,8 +24,8 @@ const FRAME_BYTES: usize = 16;
 pub struct Walk {
     /// How many return addresses were written, innermost first.
     pub frames: usize,
-    /// There was at least one more.
-    pub truncated: bool,
+    /// The flags of the event that defines the stack.
+    pub flags: u64,
     /// The steps of `Keys` over the frames, added.
     pub sum: u64,
 }
@@ -44,7 +49,7 @@ pub unsafe fn walk(
     for place in out {
         // SAFETY: the caller's duty; `bounds` only shrinks.
         let Some((next, address)) = (unsafe { bounds.frame(at) }) else {
-            return Walk { frames, truncated: false, sum };
+            return Walk { frames, flags: 0, sum };
         };
         place.write(address);
         sum = sum.wrapping_add(keys.step(frames, address));
@@ -53,7 +58,65 @@ pub unsafe fn walk(
     }
     // SAFETY: as above.
     let truncated = unsafe { bounds.frame(at) }.is_some();
-    Walk { frames, truncated, sum }
+    Walk { frames, flags: if truncated { STACK_TRUNCATED } else { 0 }, sum }
+}
+
+/// Another way to walk, for code that keeps no frame pointers: takes a frame pointer, the lowest
+/// address that may be read, the first that may not, and the place for return addresses.
+///
+/// It MUST be async-signal-safe, and read what lies between the two addresses only.
+pub type Unwind = unsafe fn(usize, usize, usize, &mut [MaybeUninit<u64>]) -> Unwound;
+
+/// What such a walk has found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unwound {
+    /// How many return addresses were written, innermost first.
+    pub frames: usize,
+    /// The flags of the event that defines the stack.
+    pub flags: u64,
+}
+
+static UNWIND: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
+
+/// Has all stacks of the process from here on walked so.
+pub fn set_unwind(unwind: Unwind) {
+    // Release: pairs with the Acquire in `unwind`: what it needs is there.
+    UNWIND.store(unwind as *mut (), Release);
+}
+
+/// The other way to walk, where there is one.
+#[inline(always)]
+pub fn unwind() -> Option<Unwind> {
+    // Acquire: pairs with the Release in `set_unwind`.
+    let unwind = UNWIND.load(Acquire);
+    if unwind.is_null() {
+        return None;
+    }
+    // SAFETY: stored by `set_unwind` from a function of this type.
+    Some(unsafe { std::mem::transmute::<*mut (), Unwind>(unwind) })
+}
+
+/// [`walk`] in the other way.
+///
+/// # Safety
+/// - As [`walk`].
+#[inline(never)]
+pub unsafe fn walk_by(
+    unwind: Unwind,
+    keys: &Keys,
+    fp: usize,
+    sp: usize,
+    top: usize,
+    out: &mut [MaybeUninit<u64>],
+) -> Walk {
+    // SAFETY: the caller's promise.
+    let Unwound { frames, flags } = unsafe { unwind(fp, sp, top, out) };
+    let mut sum = 0u64;
+    for (i, frame) in out.iter().take(frames).enumerate() {
+        // SAFETY: so many were written.
+        sum = sum.wrapping_add(keys.step(i, unsafe { frame.assume_init() }));
+    }
+    Walk { frames: frames.min(out.len()), flags, sum }
 }
 
 /// Where the next frame may stand: from `low` to `last`.
@@ -112,7 +175,7 @@ mod tests {
         let all: Vec<u64> = all.map(|a| unsafe { a.assume_init() }).collect();
         let steps = all.iter().enumerate().map(|(i, a)| KEYS.step(i, *a));
         assert_eq!(walk.sum, steps.fold(0, u64::wrapping_add));
-        (all, walk.truncated)
+        (all, walk.flags == STACK_TRUNCATED)
     }
 
     /// A made-up stack: words at addresses that are known.

@@ -8,6 +8,7 @@ pub mod modules;
 
 use crate::encode::field::Writer;
 use crate::encode::schema::Kind;
+use crate::encode::schema::STACK_FLAGS;
 use crate::encode::schema::STACK_TRUNCATED;
 use crate::encode::schema::Stack;
 use crate::encode::varint;
@@ -51,27 +52,27 @@ impl<'a> StackTable<'a> {
     }
 
     /// The id of a stack, innermost frame first; `sum` is [`sum`](StackTable::sum) of the frames,
-    /// `truncated` that there were more. 0 for no frames, and where it can not be kept, which the
+    /// `flags` the event's. 0 for no frames, and where it can not be kept, which the
     /// caller counts. Lock-free, signal-safe.
     #[inline]
     pub fn id<S: Segments>(
         &self,
         frames: &[u64],
         sum: u64,
-        truncated: bool,
+        flags: u64,
         to: &Definitions<'_, S>,
     ) -> u32 {
         if frames.is_empty() || frames.len() > FRAMES_MAX {
             return self.unusual(frames, to);
         }
-        let key = Walk { frames, truncated };
-        self.table.id(&key, Keys::finish(sum, key.meta()), |id| define(id, frames, truncated, to))
+        let key = Walk { frames, flags };
+        self.table.id(&key, Keys::finish(sum, key.meta()), |id| define(id, frames, flags, to))
     }
 
     #[cold]
     fn unusual<S: Segments>(&self, frames: &[u64], to: &Definitions<'_, S>) -> u32 {
         match frames.get(..FRAMES_MAX) {
-            Some(inner) => self.id(inner, self.sum(inner), true, to),
+            Some(inner) => self.id(inner, self.sum(inner), STACK_TRUNCATED, to),
             None => 0,
         }
     }
@@ -94,13 +95,13 @@ impl<'a> StackTable<'a> {
 
 struct Walk<'f> {
     frames: &'f [u64],
-    truncated: bool,
+    flags: u64,
 }
 
 impl Key for Walk<'_> {
     #[inline(always)]
     fn meta(&self) -> u32 {
-        (self.frames.len() as u32) << 1 | u32::from(self.truncated)
+        (self.frames.len() as u32) << 4 | (self.flags & STACK_FLAGS) as u32
     }
 
     #[inline(always)]
@@ -120,8 +121,7 @@ impl Key for Walk<'_> {
 }
 
 #[cold]
-fn define<S: Segments>(id: u32, frames: &[u64], truncated: bool, to: &Definitions<'_, S>) -> bool {
-    let flags = if truncated { STACK_TRUNCATED } else { 0 };
+fn define<S: Segments>(id: u32, frames: &[u64], flags: u64, to: &Definitions<'_, S>) -> bool {
     let mut len = varint::len(Kind::Stack as u64) + varint::len(id.into()) + varint::len(flags);
     len += varint::len(frames.len() as u64);
     let mut last = 0u64;
@@ -175,7 +175,7 @@ mod tests {
         let to = Definitions { log: &log, segments: &a, segments_max: 4 };
         let (slots, words) = (zeroed(64), zeroed(1000));
         let t = StackTable::new(&SEED, &slots, &words, 32);
-        let id = |f: &[u64], cut| t.id(f, t.sum(f), cut, &to);
+        let id = |f: &[u64], cut| t.id(f, t.sum(f), u64::from(cut), &to);
         assert_eq!(id(&[], false), 0);
         assert!(t.is_empty() && !t.is_full());
         let long: Vec<u64> = (0..200).map(|i| 0x7fff_0000_0000 - i * 0x123_4567).collect();
@@ -211,13 +211,13 @@ mod tests {
         let mut kept = 0;
         for i in 0..all {
             let frames = [i, 1, 2, 3, 4, 5, 6, 7 + i * 16].map(|x| 0x5555_5555_0000 + x * 4);
-            let id = t.id(&frames, t.sum(&frames), false, &to);
+            let id = t.id(&frames, t.sum(&frames), 0, &to);
             kept += u32::from(id != 0);
             assert_eq!(id != 0, kept == i as u32 + 1, "once full, always full");
         }
         assert_eq!((kept, t.len(), t.is_full()), (max, max, true));
         let frames = [0, 1, 2, 3, 4, 5, 6, 7].map(|x| 0x5555_5555_0000 + x * 4);
-        assert_eq!(t.id(&frames, t.sum(&frames), false, &to), 1, "what is there is found");
+        assert_eq!(t.id(&frames, t.sum(&frames), 0, &to), 1, "what is there is found");
         assert_eq!(defined(&log, &a).len(), max as usize);
         assert!(log.segments(&a).count() < a.len() as usize);
     }
@@ -237,7 +237,7 @@ mod tests {
                     for i in 0..ROUNDS {
                         let key = i * 7919 % 1000;
                         let frames = [key * 3, 17, key + 5];
-                        let id = t.id(&frames, t.sum(&frames), false, &to);
+                        let id = t.id(&frames, t.sum(&frames), 0, &to);
                         assert_ne!(id, 0);
                         let list = ids.entry(key).or_default();
                         if list.last() != Some(&id) {

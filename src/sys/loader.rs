@@ -111,6 +111,44 @@ impl<'a> Loaded<'a> {
         Some((self.bias.wrapping_add(low), high.saturating_sub(low)))
     }
 
+    /// From the lowest address of code to the end of the highest.
+    pub fn code(&self) -> Option<(usize, usize)> {
+        let code = || {
+            let loads = self.headers.iter().filter(|h| h.p_type == libc::PT_LOAD);
+            loads.filter(|h| h.p_flags & libc::PF_X != 0)
+        };
+        let low = code().map(|h| h.p_vaddr).min()?;
+        let high = code().map(|h| h.p_vaddr.saturating_add(h.p_memsz)).max()?;
+        let start = self.bias.wrapping_add(low) as usize;
+        Some((start, start.checked_add(high.checked_sub(low)? as usize)?))
+    }
+
+    /// The bytes from this address to the end of what is mapped there from the file, readable and
+    /// not writable.
+    pub fn readable_from(&self, at: usize) -> Option<&'a [u8]> {
+        let vaddr = (at as u64).wrapping_sub(self.bias);
+        let inside = |h: &&libc::Elf64_Phdr| {
+            let (read, write) = (h.p_flags & libc::PF_R != 0, h.p_flags & libc::PF_W != 0);
+            h.p_type == libc::PT_LOAD
+                && (read, write) == (true, false)
+                && vaddr.checked_sub(h.p_vaddr).is_some_and(|offset| offset < h.p_filesz)
+        };
+        let load = self.headers.iter().find(inside)?;
+        let len = load.p_filesz - (vaddr - load.p_vaddr);
+        // SAFETY: the bytes are mapped readable, and nobody writes to them; the module stays in
+        // memory while the loader's lock is held, which 'a does not outlive.
+        Some(unsafe {
+            std::slice::from_raw_parts(std::ptr::with_exposed_provenance(at), len as usize)
+        })
+    }
+
+    /// The bytes of the header of the unwind tables, `.eh_frame_hdr`.
+    pub fn unwind_header(&self) -> Option<&'a [u8]> {
+        let header = self.headers.iter().find(|h| h.p_type == libc::PT_GNU_EH_FRAME)?;
+        let bytes = self.readable_from(self.bias.wrapping_add(header.p_vaddr) as usize)?;
+        bytes.get(..header.p_filesz as usize)
+    }
+
     /// The bytes of the notes, those only that lie inside what is mapped readable from the file.
     pub fn notes(&self) -> impl Iterator<Item = (&'a [u8], u64)> {
         let (bias, headers) = (self.bias, self.headers);

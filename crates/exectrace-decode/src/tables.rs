@@ -146,7 +146,7 @@ pub struct Module {
 /// A stack.
 #[derive(Clone, Copy, Debug)]
 pub struct Stack<'a> {
-    /// Bit 0: there were more frames.
+    /// How it was walked, and where the walk ended: the bits of `trace::encode::schema`.
     pub flags: u64,
     frames: List<'a>,
 }

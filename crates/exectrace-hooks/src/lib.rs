@@ -42,6 +42,7 @@ mod waiting;
 
 pub use modules::look as look_at_modules;
 pub use modules::modules_are_known;
+pub use modules::when_modules_change;
 pub use process::Follow;
 pub use process::follow;
 pub use real::resolve_all;

@@ -65,6 +65,23 @@ fn see() -> bool {
     SEEN.iter().zip([now.adds, now.subs]).map(changed).fold(false, |a, b| a | b)
 }
 
+/// What is called besides when some came or went.
+static CHANGED: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
+
+/// Has `changed` called whenever modules were seen to have come or gone, in a place where it may
+/// take the loader's lock.
+pub fn when_modules_change(changed: fn()) {
+    CHANGED.store(changed as *mut (), Relaxed);
+}
+
+fn tell_changed() {
+    let changed = CHANGED.load(Relaxed);
+    if !changed.is_null() {
+        // SAFETY: stored by `when_modules_change` from a function of this type.
+        (unsafe { std::mem::transmute::<*mut (), fn()>(changed) })();
+    }
+}
+
 /// Says which modules have come, if some may have. Allocates, and takes the loader's lock.
 pub fn look() {
     if !STALE.load(Relaxed) || !registry::is_on() {
@@ -75,6 +92,7 @@ pub fn look() {
         let _errno = trace::sys::Errno::save();
         let _quiet = block::silent();
         if see() {
+            tell_changed();
             trace::outside::define_new_modules(m, m.front().epoch.load(Relaxed), is_new);
         }
     }
@@ -115,14 +133,18 @@ extern "C" fn refuse() -> *mut c_void {
     std::ptr::null_mut()
 }
 
-/// What goes is said before it goes.
+/// What goes is said before it goes; that it is gone, after.
 ///
 /// # Safety
 /// - As `dlclose`.
 pub unsafe fn dlclose(handle: *mut c_void) -> c_int {
     look();
     // SAFETY: the caller's promise.
-    unsafe { real::dlclose(handle) }
+    let r = unsafe { real::dlclose(handle) };
+    STALE.store(true, Relaxed);
+    let _errno = trace::sys::Errno::save();
+    look();
+    r
 }
 
 #[cfg(test)]

@@ -69,11 +69,20 @@ pub struct Options {
     pub memory_bytes: u64,
     /// Whether children are recorded too.
     pub follow: bool,
+    /// Whether stacks are walked by unwind tables; else by frame pointers.
+    pub tables: bool,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { classes: Classes::DEFAULT, stacks: true, depth: 0, memory_bytes: 0, follow: true }
+        Options {
+            classes: Classes::DEFAULT,
+            stacks: true,
+            depth: 0,
+            memory_bytes: 0,
+            follow: true,
+            tables: true,
+        }
     }
 }
 
@@ -90,7 +99,8 @@ impl fmt::Display for ParseOptionsError {
 impl std::error::Error for ParseOptionsError {}
 
 impl Options {
-    /// Reads `classes=locks,io;stacks=1;depth=64;memory=67108864;follow=1`, any part of it.
+    /// Reads `classes=locks,io;stacks=1;depth=64;memory=67108864;follow=1;tables=1`, any part of
+    /// it.
     ///
     /// # Errors
     ///
@@ -111,6 +121,7 @@ impl Options {
                 }
                 "stacks" => options.stacks = number()? != 0,
                 "follow" => options.follow = number()? != 0,
+                "tables" => options.tables = number()? != 0,
                 "depth" => options.depth = number()? as usize,
                 "memory" => options.memory_bytes = number()?,
                 _ => return Err(wrong()),
@@ -166,13 +177,14 @@ mod tests {
     #[test]
     fn options_are_read_and_wrong_ones_refused() {
         assert_eq!(Options::parse(""), Ok(Options::default()));
-        let all = "classes=locks,sched;stacks=0;depth=64;memory=67108864;follow=0";
+        let all = "classes=locks,sched;stacks=0;depth=64;memory=67108864;follow=0;tables=0";
         let expected = Options {
             classes: Classes::LOCKS | Classes::SCHED,
             stacks: false,
             depth: 64,
             memory_bytes: 64 << 20,
             follow: false,
+            tables: false,
         };
         assert_eq!(Options::parse(all), Ok(expected));
         assert_eq!(Options::parse("classes=").map(|o| o.classes), Ok(Classes::NONE));

@@ -101,6 +101,10 @@ fn start(asked: &Asked) -> bool {
     match trace::outside::begin_outside(&asked.config, asked.dir) {
         Ok(()) => {
             trace_hooks::modules_are_known();
+            if asked.options.tables {
+                trace_hooks::when_modules_change(trace_unwind::look);
+                trace_unwind::begin(begin as extern "C" fn() as usize);
+            }
             true
         }
         Err(e) => {
@@ -123,6 +127,7 @@ unsafe extern "C" fn begin_in_child() {
         return;
     }
     trace_hooks::forget_parent();
+    trace_unwind::forget_parent();
     let quiet = block::silent();
     let begun = start(asked);
     drop(quiet);

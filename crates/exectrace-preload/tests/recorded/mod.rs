@@ -55,10 +55,16 @@ fn made(name: &str) -> PathBuf {
 
 /// A C program of `tests/programs`, compiled; `None` where there is no compiler.
 pub fn compiled(name: &str, flags: &[&str]) -> Option<PathBuf> {
+    let kept = ["-O1", "-fno-omit-frame-pointer"];
+    compiled_as(name, &[&kept, flags].concat())
+}
+
+/// The same with no flags but these.
+pub fn compiled_as(name: &str, flags: &[&str]) -> Option<PathBuf> {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs").join(name);
     let program = made(name);
     let mut cc = Command::new("cc");
-    cc.args(["-O1", "-fno-omit-frame-pointer", "-pthread", "-o"]).arg(&program).arg(source);
+    cc.args(["-pthread", "-o"]).arg(&program).arg(source);
     match cc.args(flags).output() {
         Ok(output) => {
             let text = String::from_utf8_lossy(&output.stderr);
@@ -202,6 +208,8 @@ pub struct Event {
     pub result: u64,
     pub error: u64,
     pub stack: Vec<u64>,
+    /// How it was walked.
+    pub stack_flags: u64,
     /// Where the library's own frames end, or none: the module of each frame.
     pub modules: Vec<String>,
     pub ts_ns: u64,
@@ -303,8 +311,9 @@ impl Trace {
     }
 
     fn event(&self, e: &Timed<'_>, result: u64, error: u64) -> Event {
-        let stack: Vec<u64> =
-            e.tables().stack(number(e, "stack")).map_or(Vec::new(), |s| s.frames().collect());
+        let stack = e.tables().stack(number(e, "stack"));
+        let stack_flags = stack.map_or(0, |s| s.flags);
+        let stack: Vec<u64> = stack.map_or(Vec::new(), |s| s.frames().collect());
         let modules = stack.iter().map(|a| {
             let path = e.tables().module_of(*a).map(|m| m.path.clone()).unwrap_or_default();
             String::from_utf8_lossy(&path).into_owned()
@@ -317,6 +326,7 @@ impl Trace {
             error,
             modules: modules.collect(),
             stack,
+            stack_flags,
             ts_ns: e.ts_ns,
         }
     }
