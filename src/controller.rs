@@ -20,6 +20,7 @@ use crate::clock::Clock;
 use crate::clock::Snapshot;
 use crate::emit::ENTRY_BYTES;
 use crate::emit::ENTRY_WRAP;
+use crate::encode::field::Reader;
 use crate::encode::field::Text;
 use crate::encode::field::Writer;
 use crate::encode::schema;
@@ -31,6 +32,7 @@ use crate::encode::wire::BatchKind;
 use crate::encode::wire::HEADER_BYTES;
 use crate::encode::wire::Header;
 use crate::intern::log::Cursor;
+use crate::kernel::Lanes;
 use crate::mapping::Mapping;
 use crate::mapping::record;
 use crate::mapping::record::Record;
@@ -165,6 +167,8 @@ pub struct Controller {
     seen_threads: u64,
     /// Threads that were defined here.
     introduced: HashSet<u32>,
+    /// What the kernel saw, where somebody says it.
+    pub kernel: Option<Lanes>,
     /// What stands in the stream so far.
     pub totals: Totals,
 }
@@ -274,6 +278,7 @@ impl Controller {
             says_refused: false,
             seen_threads: 0,
             introduced: HashSet::new(),
+            kernel: None,
             totals: Totals::default(),
             plan,
         }
@@ -456,7 +461,11 @@ impl Controller {
     fn scan_definitions(&mut self) {
         let mut page = std::mem::take(&mut self.definitions);
         let mut full = Vec::new();
+        let kernel = &mut self.kernel;
         self.cursor.scan(self.m.log(self.epoch), self.m, |bytes| {
+            if let Some(lanes) = kernel {
+                note_thread(lanes, bytes);
+            }
             if page.body.len() + bytes.len() > BATCH_BYTES_MAX - HEADER_BYTES {
                 full.push(std::mem::take(&mut page));
             }
@@ -791,15 +800,68 @@ impl Controller {
             let text = "membarrier was refused from here on: every event fences";
             self.control.put(|w| schema::Note::put(w, "mode".into(), text.into()));
         }
+        self.write_kernel();
         self.say_losses();
         let last = self.last;
         self.put_control(|w| put_clock(w, &last));
+        let at = self.kernel.as_mut().map_or(last.ticks.0, |lanes| lanes.close(last.ticks.0));
         let mut late: Vec<u64> = self.late.iter().map(|l| l.1.into()).collect();
         late.truncate(4096);
-        self.put_control(|w| schema::GenerationEnd::put(w, ended.into(), last.ticks.0, &late));
+        self.put_control(|w| schema::GenerationEnd::put(w, ended.into(), at, &late));
         self.flush_control();
         self.ended_generation = ended;
         self.totals.generations += 1;
+    }
+
+    /// Writes what the kernel saw so far, each thread's in its lane.
+    pub fn write_kernel(&mut self) {
+        if self.kernel.is_none() {
+            return;
+        }
+        // With the definitions that were made meanwhile it is known who is who.
+        self.scan_definitions();
+        let Some(mut lanes) = self.kernel.take() else { return };
+        let batches = lanes.take(|tid, first| self.define_unmet(tid, first));
+        self.flush_definitions();
+        for b in batches {
+            let header = Header {
+                length: 0,
+                kind: BatchKind::Events as u8,
+                lane: wire::LANE_KERNEL,
+                version: wire::VERSION,
+                crc: 0,
+                session: self.plan.session,
+                epoch: self.epoch,
+                generation: self.generation,
+                thread: b.thread,
+                sequence: b.sequence,
+                first_ticks: b.first,
+                last_ticks: b.last,
+                count: b.count,
+                flags: 0,
+            };
+            self.push_bytes(header, &b.body, b.count);
+        }
+        self.kernel = Some(lanes);
+    }
+
+    /// Defines a thread that has never met the recorder, and gives its number.
+    fn define_unmet(&mut self, tid: u32, first: u64) -> u32 {
+        let thread = registry::next_number(self.m);
+        let name = match self.plan.of {
+            Of::Own => None,
+            Of::Other(pid) => sys::thread::name_in(pid, tid),
+        };
+        let name = name.unwrap_or_default();
+        let name = Text { bytes: &name[..name.len().min(64)], cut_from: None };
+        if self.definitions.body.len() > BATCH_BYTES_MAX / 2 {
+            self.flush_definitions();
+        }
+        let none = Text { bytes: &[], cut_from: None };
+        self.definitions
+            .put(|w| schema::Thread::put(w, thread.into(), tid.into(), 0, name, none, 0, first));
+        self.seen_threads += 1;
+        thread
     }
 
     /// Writes the counters that have changed since they were said.
@@ -1095,6 +1157,10 @@ impl Controller {
         self.drain();
         self.scan_definitions();
         let ended = self.generation - 1;
+        if let Some(lanes) = &mut self.kernel {
+            // What was not seen by now is not in this trace.
+            lanes.seen_until(u64::MAX);
+        }
         self.end_generation(ended);
         let m = self.m;
         self.totals.threads = self.seen_threads + known(m).count() as u64;
@@ -1137,6 +1203,17 @@ impl Of {
             Of::Own => sys::thread::alive(tid),
             Of::Other(pid) => sys::thread::alive_in(pid, tid),
         }
+    }
+}
+
+/// Notes which thread of the kernel's a definition names, where it defines one.
+fn note_thread(lanes: &mut Lanes, definition: &[u8]) {
+    let mut r = Reader::new(definition);
+    if r.varint() != Some(schema::Kind::Thread as u64) {
+        return;
+    }
+    if let Some(t) = schema::Thread::read(&mut r) {
+        lanes.define(t.tid as u32, t.thread as u32, t.registered);
     }
 }
 

@@ -74,6 +74,8 @@ runtime! {
     mod controller;
     mod emit;
     #[doc(hidden)]
+    pub mod kernel;
+    #[doc(hidden)]
     pub mod mapping;
     #[doc(hidden)]
     pub mod registry;

@@ -17,7 +17,7 @@ mod tidy {
 use tidy::source::Source;
 
 /// The modules of the library from the ground up. A module names modules of earlier rows only.
-const FLOORS: [(&str, &[&str]); 13] = [
+const FLOORS: [(&str, &[&str]); 14] = [
     ("ground: pure", &["encode", "sync"]),
     ("ground: the door to the system; its CRC is a twin of encode's", &["sys"]),
     ("stores: memory and time", &["buf", "clock"]),
@@ -27,6 +27,7 @@ const FLOORS: [(&str, &[&str]); 13] = [
     ("tables: all of them, at one address", &["tables"]),
     ("threads: who traces, the gate", &["registry"]),
     ("hot path", &["emit"]),
+    ("control: what the kernel saw of threads", &["kernel"]),
     ("control: what happens to full buffers", &["controller"]),
     ("control: start and stop", &["session"]),
     ("porch: what a program touches", &["annotate"]),
@@ -46,7 +47,7 @@ const HOMES: [(&str, &[&str]); 2] =
     [("libc", &["src/sys/"]), ("loom", &["src/sync/", "src/registry/gate/"])];
 
 /// Who may use unsafe code, and what for.
-const UNSAFE: [(&str, &str); 43] = [
+const UNSAFE: [(&str, &str); 44] = [
     ("src/annotate/log.rs", "puts a text that is formatted already into a buffer"),
     ("src/annotate/mod.rs", "puts fields into a buffer"),
     ("src/annotate/span.rs", "puts fields into a buffer; sites that are never freed"),
@@ -86,6 +87,7 @@ const UNSAFE: [(&str, &str); 43] = [
     ("src/sys/", "calls the system"),
     ("tests/", "tests of all these, signal handlers, forked children"),
     ("benches/", "measures what is unsafe"),
+    ("crates/exectrace-kernel/", "calls the system, and reads memory that the kernel writes"),
     ("crates/exectrace-hooks/", "stands in for functions of the C library"),
     ("crates/exectrace-preload/", "runs before the program, in it"),
     ("crates/exectrace-unwind/", "reads the own stack and the tables of loaded modules"),
@@ -93,16 +95,17 @@ const UNSAFE: [(&str, &str); 43] = [
 ];
 
 /// A crate of the workspace may depend on these of ours.
-const STAIR: [(&str, &[&str]); 10] = [
+const STAIR: [(&str, &[&str]); 11] = [
     ("exectrace", &[]),
     ("exectrace-symbolize", &[]),
+    ("exectrace-kernel", &[]),
     ("exectrace-decode", &["exectrace"]),
     ("exectrace-testkit", &["exectrace", "exectrace-decode"]),
     ("exectrace-analyze", &["exectrace", "exectrace-decode"]),
     ("exectrace-hooks", &["exectrace"]),
     ("exectrace-unwind", &["exectrace"]),
     ("exectrace-preload", &["exectrace", "exectrace-hooks", "exectrace-unwind"]),
-    ("exectrace-record", &["exectrace"]),
+    ("exectrace-record", &["exectrace", "exectrace-kernel"]),
     (
         "exectrace-cli",
         &[
@@ -265,7 +268,7 @@ fn unsafe_code_stands_where_it_is_named() {
     }
     for (path, text) in files(&["crates"], "rs") {
         let is_root = path.ends_with("/src/lib.rs") || path.ends_with("/src/main.rs");
-        let stands_in = ["hooks", "preload", "unwind"]
+        let stands_in = ["hooks", "kernel", "preload", "unwind"]
             .iter()
             .any(|c| path.contains(&format!("exectrace-{c}/")));
         if is_root && !stands_in && !text.contains("#![forbid(unsafe_code)]") {

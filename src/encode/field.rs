@@ -367,6 +367,8 @@ varint_fields! {
     Nanos: NANOS;
     /// A bit set.
     Flags: FLAGS;
+    /// True or false.
+    Bool: BOOL;
 }
 
 macro_rules! shaped_fields { ($(

@@ -10,6 +10,7 @@
 //! at addresses that do not depend on the counter, so that the thread's next event need not wait.
 
 use super::field::Addr;
+use super::field::Bool;
 use super::field::Bytes;
 use super::field::Field;
 use super::field::FieldList;
@@ -149,6 +150,16 @@ macro_rules! __events { ($($with:tt)*) => { $($with)*! {
     /// that it did not, and its time on a CPU.
     0x17 Usage since 1, phase Instant {
         voluntary: U64, involuntary: U64, user: Nanos, system: Nanos }
+    /// The kernel took the CPU from the thread: it waits for something, or was preempted and could
+    /// go on.
+    0x18 SwitchOut since 1, phase Instant { preempted: Bool }
+    /// The kernel gave the thread this CPU.
+    0x19 SwitchIn since 1, phase Instant { cpu: U64 }
+    /// The thread ran in code of its own, on this CPU, with this stack.
+    0x1a Sample since 1, phase Instant { cpu: U64, frames: Frames }
+    /// What the kernel has counted for this thread so far: time on a CPU, time in which it could
+    /// run and had none, and how often it got one.
+    0x1b RunDelay since 1, phase Instant { ran: Nanos, waited: Nanos, turns: U64 }
     /// What a thread was waiting for when the recording ended, and since when.
     0x1f Blocked since 1, phase Structure {
         thread: ThreadRef, op: U64, object: U64, since: Ticks, stack: StackRef }
@@ -322,6 +333,8 @@ pub enum Cause {
     Panicked = 9,
     /// The thread had not let go of its buffer when the session's stop reached its deadline.
     StopTimeout = 10,
+    /// The kernel's ring was full: what it saw of threads meanwhile is not in the trace.
+    KernelRing = 12,
     /// Not an event: a stack could not be kept, the event has stack 0.
     StackTable = 32,
     /// Not an event: a string could not be kept.
@@ -353,6 +366,7 @@ impl Cause {
         Cause::Panicked,
         Cause::StopTimeout,
         Cause::SiteTable,
+        Cause::KernelRing,
         Cause::StackTable,
         Cause::StringTable,
         Cause::ClockBack,
@@ -384,6 +398,7 @@ impl Cause {
             Cause::Panicked => "panicked",
             Cause::StopTimeout => "stop_timeout",
             Cause::SiteTable => "site_table",
+            Cause::KernelRing => "kernel_ring",
             Cause::StackTable => "stack_table",
             Cause::StringTable => "string_table",
             Cause::ClockBack => "clock_back",

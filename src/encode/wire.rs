@@ -70,13 +70,15 @@ pub const FLAG_CHECKPOINT: u32 = 4;
 pub const LANE_MAIN: u8 = 0;
 /// Lane of nested events (from a handler or an allocator inside an event).
 pub const LANE_SIDE: u8 = 1;
+/// Lane of what the kernel saw of the thread: written by whoever drains, not by the thread.
+pub const LANE_KERNEL: u8 = 2;
 
 /// Offsets of the header's fields, in bytes. `docs/format.md` prints this list.
 pub const HEADER_FIELDS: &[(&str, usize, usize, &str)] = &[
     ("magic", 0, 4, "`EB 58 54 F1`"),
     ("length", 4, 4, "bytes of the batch, header included; 64 to 65,536"),
     ("kind", 8, 1, "1 session, 2 definitions, 3 events, 4 control; others are skipped"),
-    ("lane", 9, 1, "0 main, 1 side"),
+    ("lane", 9, 1, "0 main, 1 side, 2 kernel"),
     ("version", 10, 2, "1"),
     ("crc", 12, 4, "CRC-32C of the whole batch, these four bytes taken as zero"),
     ("session", 16, 8, "random, never 0; the same in all batches of a session"),

@@ -23,6 +23,9 @@ use crate::controller::Plan;
 use crate::controller::Totals;
 use crate::emit;
 use crate::encode::schema;
+use crate::encode::schema::Cause;
+use crate::kernel::Lanes;
+use crate::kernel::Seen;
 use crate::mapping::Mapping;
 use crate::registry;
 use crate::registry::Prepare;
@@ -232,6 +235,46 @@ impl Drain {
         }
     }
 
+    /// Announces that [`Drain::saw`] and [`Drain::saw_until`] will say what the kernel sees of the
+    /// process. False where the process has a clock of its own, to which nothing is tied.
+    pub fn expect_kernel(&mut self) -> bool {
+        let (front, clock) = (self.m.front(), Clock::get());
+        let same = front.facts.clock.load(Relaxed) == clock.kind() as u32
+            && front.tick_shift.load(Relaxed) == clock.shift();
+        if let Some(c) = self.controller.as_mut().filter(|_| same) {
+            c.kernel = Some(Lanes::default());
+        }
+        same
+    }
+
+    /// The kernel saw this of a thread, by its number of the kernel's, at this time in ticks.
+    /// In the order of time.
+    pub fn saw(&mut self, tid: u32, ticks: u64, seen: Seen) {
+        let Some(c) = &mut self.controller else { return };
+        let Some(lanes) = &mut c.kernel else { return };
+        lanes.add(tid, ticks, seen);
+        if lanes.is_full() {
+            c.write_kernel();
+        }
+    }
+
+    /// Everything before this time was said.
+    pub fn saw_until(&mut self, ticks: u64) {
+        if let Some(lanes) = self.controller.as_mut().and_then(|c| c.kernel.as_mut()) {
+            lanes.seen_until(ticks);
+        }
+    }
+
+    /// The kernel has lost so many records, some of which may have been of this process.
+    pub fn missed(&mut self, count: u64) {
+        self.m.front().loss[Cause::KernelRing as usize].fetch_add(count, Relaxed);
+    }
+
+    /// When the session began, in ticks.
+    pub fn first_ticks(&self) -> u64 {
+        self.m.front().facts.first[0].load(Relaxed)
+    }
+
     /// The process that is drained, as it knows itself.
     pub fn pid(&self) -> u32 {
         self.pid
@@ -298,4 +341,42 @@ fn is_young(path: &Path) -> bool {
 pub fn clocks() -> (u64, u64) {
     let s = clock::Clock::get().snapshot();
     (s.ticks.0, s.mono_ns)
+}
+
+/// Two moments at which ticks and the monotonic clock were read together, the older one first.
+#[derive(Clone, Copy, Debug)]
+pub struct Tie(pub (u64, u64), pub (u64, u64));
+
+impl Tie {
+    /// The ticks at a time of the monotonic clock: on the line through both moments.
+    pub fn ticks(&self, mono_ns: u64) -> u64 {
+        let Tie((ticks, at), (ticks_then, then)) = *self;
+        let (rise, run) = (ticks_then.saturating_sub(ticks), then.saturating_sub(at).max(1));
+        let part = |ns: u64| (u128::from(ns) * u128::from(rise) / u128::from(run)) as u64;
+        match mono_ns.checked_sub(at) {
+            Some(ns) => ticks.saturating_add(part(ns)),
+            None => ticks.saturating_sub(part(at - mono_ns)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_between_two_moments_is_on_the_line_between_them() {
+        // 1.3 ticks a nanosecond.
+        let tie = Tie((13_000, 50_000), (26_000, 60_000));
+        for (mono_ns, ticks) in
+            [(50_000, 13_000), (60_000, 26_000), (55_000, 19_500), (40_000, 0), (70_000, 39_000)]
+        {
+            assert_eq!(tie.ticks(mono_ns), ticks, "{mono_ns}");
+        }
+        assert_eq!(Tie((5, 9), (5, 9)).ticks(9), 5);
+        assert_eq!(Tie((5, u64::MAX), (5, 0)).ticks(0), 5);
+        assert_eq!(Tie((0, 0), (u64::MAX, 1)).ticks(1), u64::MAX);
+        let (a, b) = (clocks(), clocks());
+        assert!(a.0 <= b.0 && a.1 <= b.1);
+    }
 }

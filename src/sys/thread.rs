@@ -6,6 +6,7 @@ use crate::sys::file::File;
 use std::ffi::CStr;
 use std::ffi::c_int;
 use std::ffi::c_void;
+use std::fs;
 use std::io;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
@@ -58,6 +59,13 @@ pub fn alive_in(pid: u32, tid: u32) -> bool {
     let r = unsafe { libc::syscall(libc::SYS_tgkill, pid, tid, 0) };
     // Another error (a security module that refuses) is no proof of an end.
     r == 0 || !matches!(errno(), libc::ESRCH | libc::EINVAL)
+}
+
+/// The name of a thread of another process, as the kernel has it.
+pub fn name_in(pid: u32, tid: u32) -> Option<Vec<u8>> {
+    let mut name = fs::read(format!("/proc/{pid}/task/{tid}/comm")).ok()?;
+    name.truncate(name.trim_ascii_end().len());
+    Some(name)
 }
 
 /// What the kernel has counted for a thread.

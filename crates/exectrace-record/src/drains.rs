@@ -14,6 +14,8 @@ use trace::outside::Drain;
 use trace::outside::DrainOptions;
 use trace::outside::Drained;
 
+use crate::scheduling::Scheduling;
+
 /// What was recorded of one process, or of one program that it was.
 #[derive(Debug)]
 pub struct Traced {
@@ -39,6 +41,8 @@ struct One {
     file: Option<File>,
     error: Option<io::Error>,
     looked_ns: u64,
+    /// What the kernel sees of it goes into its trace.
+    is_watched: bool,
 }
 
 /// All of them.
@@ -53,6 +57,7 @@ pub struct Drains {
     done: Vec<Traced>,
     /// The first process has the output's name.
     named: bool,
+    scheduling: Scheduling,
 }
 
 /// How often it is asked whether a process still lives.
@@ -63,7 +68,13 @@ const SLEEP_NS: u64 = 5_000_000;
 impl Drains {
     /// Of the mappings that appear in `folder`; the first one goes to `output`, that of another
     /// process to a file beside it with the process's number in its name.
-    pub fn new(folder: &Path, output: &Path, notes: Vec<(String, String)>) -> Drains {
+    /// What the kernel says of their threads comes from `scheduling`.
+    pub fn new(
+        folder: &Path,
+        output: &Path,
+        notes: Vec<(String, String)>,
+        scheduling: Scheduling,
+    ) -> Drains {
         Drains {
             folder: folder.into(),
             output: output.into(),
@@ -73,12 +84,13 @@ impl Drains {
             running: Vec::new(),
             done: Vec::new(),
             named: false,
+            scheduling,
         }
     }
 
     /// Takes what there is, and finds new mappings and processes that have ended.
     pub fn step(&mut self) {
-        self.find();
+        self.see();
         let now = trace::sys::mono_ns();
         for one in &mut self.running {
             one.take();
@@ -95,6 +107,11 @@ impl Drains {
             let (pid, began, number) = (one.pid, one.began, one.number);
             let newer = |o: &One| (o.pid, o.began) == (pid, began) && o.number > number;
             let ended = !is_alive(pid, began);
+            if ended {
+                // What the kernel saw until its end.
+                self.see();
+                self.running[at].drain.missed(self.scheduling.full());
+            }
             if ended || self.running.iter().any(newer) {
                 let one = self.running.swap_remove(at);
                 self.done.push(one.finish(schema::END_EXIT));
@@ -120,13 +137,39 @@ impl Drains {
 
     /// Ends every recording, also of processes that run on.
     pub fn finish(mut self) -> Vec<Traced> {
-        self.find();
+        self.see();
+        let unknown = self.scheduling.full();
+        self.running.iter_mut().for_each(|one| one.drain.missed(unknown));
         for one in std::mem::take(&mut self.running) {
             self.done.push(one.finish(schema::END_EXIT));
         }
         let output = self.output.clone();
         self.done.sort_by_key(|t| (t.path != output, t.pid));
         self.done
+    }
+
+    /// Takes what the kernel has seen, finds new mappings, and gives each its part: a session that
+    /// began before the kernel's records were taken has its mapping by now.
+    fn see(&mut self) {
+        self.scheduling.take();
+        self.find();
+        let Drains { scheduling, running, .. } = self;
+        let mut targets: Vec<&mut One> = running.iter_mut().filter(|o| o.is_watched).collect();
+        // The newest program of a process first.
+        targets.sort_by_key(|o| std::cmp::Reverse(o.drain.first_ticks()));
+        scheduling.each(|pid, tid, ticks, seen| {
+            let of = |o: &&mut &mut One| o.pid == pid && o.drain.first_ticks() <= ticks;
+            if let Some(one) = targets.iter_mut().find(of) {
+                one.drain.saw(tid, ticks, seen);
+            }
+        });
+        let (until, lost) = (scheduling.until(), scheduling.take_lost());
+        for one in targets {
+            one.drain.saw_until(until);
+            if lost > 0 {
+                one.drain.missed(lost);
+            }
+        }
     }
 
     fn find(&mut self) {
@@ -160,8 +203,19 @@ impl Drains {
         };
         let notes: Vec<(&str, &str)> = self.notes.iter().map(|(a, b)| (&**a, &**b)).collect();
         drain.open(&notes);
+        let is_watched = drain.expect_kernel();
         let looked_ns = trace::sys::mono_ns();
-        self.running.push(One { drain, pid, began, number, path, file, error, looked_ns });
+        self.running.push(One {
+            drain,
+            pid,
+            began,
+            number,
+            path,
+            file,
+            error,
+            looked_ns,
+            is_watched,
+        });
     }
 
     /// `app.trace` for the first process, `app.PID.trace` for others, and a number before the
@@ -251,7 +305,8 @@ mod tests {
         for other in ["12-345", "a-1-2", "1-2-3-4", ""] {
             assert_eq!(parts(Path::new(other)), None, "{other}");
         }
-        let mut d = Drains::new(Path::new("/x"), Path::new("/o/app.trace"), Vec::new());
+        let mut d =
+            Drains::new(Path::new("/x"), Path::new("/o/app.trace"), Vec::new(), Scheduling::none());
         assert_eq!(d.name(7), Path::new("/o/app.trace"));
         assert_eq!(d.name(8), Path::new("/o/app.8.trace"));
     }

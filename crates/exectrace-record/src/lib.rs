@@ -16,6 +16,7 @@ mod drains;
 mod folder;
 mod library;
 mod run;
+mod scheduling;
 
 pub use check::Refused;
 pub use check::program;
@@ -25,3 +26,4 @@ pub use run::Ended;
 pub use run::Options;
 pub use run::Recorded;
 pub use run::record;
+pub use scheduling::can_watch;

@@ -30,6 +30,7 @@ use crate::drains::Drains;
 use crate::drains::Traced;
 use crate::folder::Folder;
 use crate::library::Library;
+use crate::scheduling::Scheduling;
 
 /// The variables by which the preloaded library knows what to do. It takes them out of the
 /// program's environment before `main`.
@@ -59,6 +60,8 @@ pub struct Options {
     pub follow: bool,
     /// Whether to stay until every process of the tree has ended.
     pub wait: bool,
+    /// Whether the kernel's records of switches are taken, where it gives them.
+    pub switches: bool,
     /// Facts for people, written into every trace.
     pub notes: Vec<(String, String)>,
 }
@@ -109,10 +112,13 @@ pub fn record(options: &Options, library: &[u8]) -> Result<Recorded, Refused> {
     prepare_output(&options.output).map_err(|e| Refused::Output(options.output.clone(), e))?;
     let folder = Folder::on_tmpfs().map_err(Refused::NoTmpfs)?;
     let library = Library::unpack(library).map_err(Refused::Library)?;
-    let mut drains = Drains::new(folder.path(), &options.output, options.notes.clone());
     let mut command = Command::new(&program);
     prepare(&mut command, options, &folder, &library);
     let signals = Signals::new([SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2]);
+    let (scheduling, says) = watch(options);
+    let mut notes = options.notes.clone();
+    notes.push(("kernel".into(), says));
+    let mut drains = Drains::new(folder.path(), &options.output, notes, scheduling);
     let began = Instant::now();
     let mut child = command.spawn().map_err(|e| Refused::Start(program, e))?;
     let mut signals = signals.ok();
@@ -141,6 +147,17 @@ pub fn record(options: &Options, library: &[u8]) -> Result<Recorded, Refused> {
         None => Ended::Status(status.code().unwrap_or(0) as u8),
     };
     Ok(Recorded { ended, took, traces: drains.finish(), left })
+}
+
+/// What the kernel is asked for, and what to say of it. The calling thread starts the program.
+fn watch(options: &Options) -> (Scheduling, String) {
+    if !options.switches {
+        return (Scheduling::none(), "not asked: running and waiting for a CPU are one".into());
+    }
+    match Scheduling::watch(&trace_kernel::Options::default()) {
+        Ok(scheduling) => (scheduling, "switches: when each thread had a CPU".into()),
+        Err(e) => (Scheduling::none(), trace_kernel::refusal(&e)),
+    }
 }
 
 /// Processes that live on a moment after the first one has ended; the last ones of a pipe do for a

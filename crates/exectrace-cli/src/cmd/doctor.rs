@@ -80,19 +80,14 @@ fn environment() -> Vec<Finding> {
         0 => add("library", false, "this build has no library to preload inside".into()),
         n => add("library", true, format!("to be preloaded, {} KiB, inside this command", n >> 10)),
     }
-    let paranoid = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid");
-    let level = paranoid.ok().and_then(|t| t.trim().parse::<i32>().ok());
-    let says = match level {
-        Some(level) => format!(
-            "perf_event_paranoid is {level}; switch records are not taken by this version: a \
-             thread that does not wait is \"running or runnable\""
-        ),
-        None => {
-            "perf_event_open is not there: a thread that does not wait is \"running or runnable\""
-                .into()
+    let (good, says) = match trace_record::can_watch() {
+        Ok(()) => (true, "recorded with --classes ..,sched: when each thread had a CPU".to_owned()),
+        Err(why) => {
+            let instead = "a thread that does not wait is \"running or runnable\"";
+            (false, format!("{why}; {instead}"))
         }
     };
-    add("kernel's switches", false, says);
+    add("kernel's switches", good, says);
     found
 }
 

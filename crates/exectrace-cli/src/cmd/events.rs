@@ -11,6 +11,8 @@ use serde::Serializer;
 use serde::ser::SerializeMap;
 use trace::encode::field::Text;
 use trace::encode::schema::Class;
+use trace::encode::wire::LANE_KERNEL;
+use trace::encode::wire::LANE_MAIN;
 use trace_decode::Event;
 use trace_decode::Item;
 use trace_decode::Session;
@@ -279,8 +281,8 @@ impl Printer<'_> {
             if event.task != 0 {
                 o.put("task", event.task);
             }
-            if event.lane != 0 {
-                o.put("lane", "side");
+            if let Some(lane) = lane(event) {
+                o.put("lane", lane);
             }
             if event.late {
                 o.put("late", true);
@@ -308,6 +310,15 @@ impl Printer<'_> {
         let written = out.bytes(&bytes);
         self.bytes = bytes;
         written
+    }
+}
+
+/// Which lane, where it is not the main one.
+fn lane(event: &Timed<'_>) -> Option<&'static str> {
+    match event.lane {
+        LANE_MAIN => None,
+        LANE_KERNEL => Some("kernel"),
+        _ => Some("side"),
     }
 }
 
@@ -387,8 +398,10 @@ fn push_rest(line: &mut String, event: &Timed<'_>) {
     if event.task != 0 {
         let _ = write!(line, "[task {}] ", event.task);
     }
-    if event.lane != 0 {
-        line.push_str("[nested] ");
+    match lane(event) {
+        Some("side") => line.push_str("[nested] "),
+        Some(other) => _ = write!(line, "[{other}] "),
+        None => {}
     }
     if event.late {
         line.push_str("[late] ");

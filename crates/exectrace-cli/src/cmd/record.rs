@@ -40,7 +40,8 @@ pub struct Options {
     /// The trace; by default the program's name with .trace, here
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Which calls: any of locks, io, net, sleep, sched, process
+    /// Which calls: any of locks, io, net, sleep, sched, process; sched has the kernel's records of
+    /// switches too
     #[arg(long, value_name = "LIST", default_value = "locks,io,net,sleep,process")]
     classes: String,
     /// Do not capture the stacks of waits and wakes
@@ -129,6 +130,7 @@ fn record(options: &Options) -> Result<Recorded, String> {
         memory: options.memory << 20,
         follow: !options.no_follow,
         wait: options.wait,
+        switches: options.classes.split(',').any(|c| c == "sched"),
         notes: vec![
             ("command".into(), line.join(" ")),
             ("classes".into(), options.classes.clone()),
