@@ -961,7 +961,8 @@ impl Controller {
             // It may have said goodbye in this moment: then it is on the list of ended ones.
             let was = r.state.compare_exchange(record::LIVE, record::ENDED, Acquire, Relaxed);
             if was.is_ok() {
-                if r.busy.load(Relaxed) != 0 {
+                let busy = r.busy.load(Relaxed);
+                if busy != 0 && busy & gate::NO_EVENT == 0 {
                     r.lose(Cause::Abandoned);
                 }
                 self.take_apart(index, r);

@@ -255,8 +255,8 @@ fn cold(l: &Local, e: &dyn Emission, sp: u64) -> Outcome {
         r.busy.store(sp, Relaxed);
         return inside(l, e, sp);
     }
-    if was_abandoned(l, outer as usize, sp as usize) {
-        abandon(l, m, r, sp);
+    if was_abandoned(l, (outer & !gate::NO_EVENT) as usize, sp as usize) {
+        abandon(l, m, r, outer, sp);
         return inside(l, e, sp);
     }
     nested(l, m, r, e)
@@ -264,8 +264,10 @@ fn cold(l: &Local, e: &dyn Emission, sp: u64) -> Outcome {
 
 /// Takes over the section of an event that the thread has left by longjmp: what that had written
 /// beyond the published position goes with its buffer.
-fn abandon(l: &Local, m: &Mapping, r: &Record, sp: u64) {
-    r.lose(Cause::Abandoned);
+fn abandon(l: &Local, m: &Mapping, r: &Record, outer: u64, sp: u64) {
+    if outer & gate::NO_EVENT == 0 {
+        r.lose(Cause::Abandoned);
+    }
     r.side_busy.store(0, Relaxed);
     r.busy.store(sp, Relaxed);
     l.empty_handed();
@@ -278,10 +280,10 @@ pub fn is_inside(l: &Local) -> bool {
     let (Some(m), Some(r)) = (registry::mapping(), l.record()) else { return false };
     let outer = r.busy.load(Relaxed);
     let sp = sys::sp();
-    if outer == 0 || !was_abandoned(l, outer as usize, sp) {
+    if outer == 0 || !was_abandoned(l, (outer & !gate::NO_EVENT) as usize, sp) {
         return outer != 0;
     }
-    abandon(l, m, r, sp as u64);
+    abandon(l, m, r, outer, sp as u64);
     gate::leave(&r.busy);
     false
 }
@@ -930,7 +932,7 @@ pub unsafe extern "C" fn thread_exits(_value: *mut c_void) {
             emit(Plain { kind: Kind::ThreadEnd, fields: [] });
         }
         let index = l.index.get();
-        gate::enter(&r.busy, l.gate(), local::NEVER, sys::sp() as u64);
+        gate::enter(&r.busy, l.gate(), local::NEVER, sys::sp() as u64 | gate::NO_EVENT);
         l.empty_handed();
         // A shut gate means that the session takes the buffer itself: from here it could come to
         // the queue behind the end.
@@ -948,7 +950,7 @@ pub fn lose(cause: Cause) -> Outcome {
     let Some(m) = registry::mapping() else { return Outcome::Off };
     local::with(|l| match l.record() {
         Some(r) if r.is_out() => {
-            gate::enter(&r.busy, l.gate(), local::NEVER, sys::sp() as u64);
+            gate::enter(&r.busy, l.gate(), local::NEVER, sys::sp() as u64 | gate::NO_EVENT);
             // With the gate shut the session's account is closed, or soon to be.
             let open = look(l) != gate::OFF;
             if open {
@@ -1024,7 +1026,8 @@ pub fn block(op: u32, object: u64, walk: bool) -> Blocking {
     for _ in 0..2 {
         if l.busy().load(Relaxed) == 0 {
             let generation = l.generation.get();
-            let mine = gate::enter(l.busy(), l.gate(), generation, sp as u64) || runs_on(l);
+            let word = sp as u64 | gate::NO_EVENT;
+            let mine = gate::enter(l.busy(), l.gate(), generation, word) || runs_on(l);
             if mine && let Some(r) = l.record() {
                 let epoch = (l.tag.get() >> 1) as u32;
                 let stack = if walk { capture_stack(l, r, epoch, fp, sp as u64) } else { 0 };
@@ -1062,7 +1065,7 @@ pub fn rename() {
         return;
     }
     // Inside the section: nobody exchanges the tables or ends the session meanwhile.
-    gate::enter(l.busy(), l.gate(), local::NEVER, sys::sp() as u64);
+    gate::enter(l.busy(), l.gate(), local::NEVER, sys::sp() as u64 | gate::NO_EVENT);
     if matches!(gate::state(look(l)), gate::State::Running(_)) {
         r.set_name(name);
         let mut bytes = [0u8; 64];

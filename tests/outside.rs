@@ -11,6 +11,7 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::Child;
 use std::process::Stdio;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use support::Attempted;
@@ -20,6 +21,7 @@ use trace::outside::Drain;
 use trace::outside::DrainOptions;
 use trace::outside::Drained;
 use trace::outside::begin_outside;
+use trace::registry::gate;
 
 /// A folder on tmpfs, removed with everything in it.
 struct Folder(PathBuf);
@@ -116,7 +118,7 @@ fn emit_and_say() {
 }
 
 /// Drains every mapping that appears in `dir` until the child has ended and all are at their end.
-fn drain_all(dir: &Path, child: &mut Child) -> BTreeMap<u32, Vec<u8>> {
+fn drain_all(dir: &Path, child: &mut Child, lost: u64) -> BTreeMap<u32, Vec<u8>> {
     let mut seen = BTreeSet::new();
     let mut drains: Vec<(Drain, Vec<u8>)> = Vec::new();
     loop {
@@ -148,7 +150,7 @@ fn drain_all(dir: &Path, child: &mut Child) -> BTreeMap<u32, Vec<u8>> {
     for (drain, bytes) in &mut drains {
         let summary = drain.finish(schema::END_EXIT);
         take(drain, bytes);
-        assert_eq!(summary.lost, 0, "{summary:?}");
+        assert_eq!(summary.lost, lost, "{summary:?}");
         assert!(matches!(drain.take(), Drained::End));
     }
     drains.iter().map(|(d, bytes)| (d.pid(), bytes.clone())).collect()
@@ -170,7 +172,7 @@ fn run(test: &str, folder: &Folder, ending: &str) {
         let mut text = String::new();
         out.read_to_string(&mut text).map(|_| text).unwrap()
     });
-    let traces = drain_all(&folder.0, &mut child);
+    let traces = drain_all(&folder.0, &mut child, 0);
     let text = reader.join().unwrap();
     let mut accounts: BTreeMap<u32, BTreeMap<u32, Attempted>> = BTreeMap::new();
     for line in text.lines().filter_map(|l| l.split_once("@ ").map(|(_, rest)| rest)) {
@@ -204,5 +206,31 @@ fn every_way_to_end_leaves_a_whole_trace() {
     for ending in ["exit", "_exit", "abort", "kill", "fork"] {
         let Some(folder) = Folder::new(&format!("outside-{ending}")) else { return };
         run("every_way_to_end_leaves_a_whole_trace", &folder, ending);
+    }
+}
+
+/// The process is killed while its thread is inside the recorder: an event is missing only where
+/// one was being written.
+#[test]
+fn killed_inside_the_recorder() {
+    if let Some(scenario) = support::scenario() {
+        let (dir, word) = scenario.split_once(' ').unwrap();
+        begin_outside(&Config::new().memory_bytes(32 << 20), Path::new(dir)).expect("a session");
+        assert_eq!(trace::emit_probe(1), trace::Outcome::Recorded);
+        // A stack pointer is even.
+        let busy = trace::sys::sp() as u64 & !1 | word.parse::<u64>().unwrap();
+        trace::registry::local::with(|l| l.busy().store(busy, Relaxed));
+        // SAFETY: a signal to this process.
+        unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+    }
+    let _alone = support::alone();
+    for (word, lost) in [(0, 1), (gate::NO_EVENT, 0)] {
+        let Some(folder) = Folder::new(&format!("outside-inside-{word}")) else { return };
+        let scenario = format!("{} {word}", folder.0.display());
+        let mut command = support::child("killed_inside_the_recorder", &scenario);
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let traces = drain_all(&folder.0, &mut child, lost);
+        assert_eq!(traces.len(), 1);
+        traces.values().for_each(|bytes| support::assert_valid(bytes));
     }
 }

@@ -108,6 +108,10 @@ impl Orders for Sound {
     const OUT_LOAD: Ordering = Ordering::Acquire;
 }
 
+/// Beside the stack pointer in the busy word: the thread is inside, and writes no event. Where it
+/// never comes out, as at the end of its process, none is missing.
+pub const NO_EVENT: u64 = 1;
+
 /// Owner: opens a section; true when the gate says `generation`.
 ///
 /// Busy is set in both cases: on false the caller is inside as well, and goes on in the cold path
