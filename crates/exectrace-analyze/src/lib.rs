@@ -14,6 +14,7 @@
 #![forbid(unsafe_code)]
 
 pub mod latency;
+pub mod meanwhile;
 pub mod names;
 pub mod spans;
 pub mod tasks;
@@ -22,6 +23,7 @@ pub mod waits;
 pub use crate::latency::Bucket;
 pub use crate::latency::Latencies;
 pub use crate::latency::Percentile;
+pub use crate::meanwhile::Meanwhile;
 pub use crate::names::Name;
 pub use crate::names::NameId;
 pub use crate::names::Names;

@@ -13,6 +13,7 @@
 //! 2. A wait whose waker was not seen says so; nobody is guessed.
 //! 3. Memory is bounded: by objects ([`OBJECTS_MAX`]), wakes kept for each ([`WAKES_MAX`]) and the
 //!    waits of [`LATE_NS`]. What is beyond is counted.
+//! 4. What a waker did while it was waited for is told from its own waits ([`Meanwhile`]).
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
@@ -22,6 +23,10 @@ use trace::encode::op::Op;
 use trace_decode::Event;
 use trace_decode::Session;
 use trace_decode::Timed;
+
+use crate::meanwhile::Histories;
+use crate::meanwhile::Meanwhile;
+use crate::meanwhile::Past;
 
 /// Most objects whose wakes are kept. 65,536: more locks than a program contends for at a time.
 pub const OBJECTS_MAX: usize = 1 << 16;
@@ -79,6 +84,8 @@ pub struct Piece {
     pub by: Option<Waker>,
     /// Who held the lock.
     pub holder: Holder,
+    /// What that waker did in this time; nothing where there is none.
+    pub meanwhile: Meanwhile,
 }
 
 /// How a wait ended.
@@ -210,6 +217,7 @@ pub struct Waits {
     numbered: u64,
     ready: VecDeque<Wait>,
     explained: Explained,
+    histories: Histories,
 }
 
 impl Waits {
@@ -283,7 +291,7 @@ impl Waits {
             };
             self.ready.push_back(wait);
             if let Some(last) = self.ready.back_mut() {
-                divide(&mut self.objects, &mut self.explained, last);
+                divide(&mut self.objects, &self.histories, &mut self.explained, last);
             }
         }
     }
@@ -327,6 +335,8 @@ impl Waits {
             c.waited_ns = c.waited_ns.saturating_add(duration);
             object.undivided.push_back(key);
         }
+        let Wait { began_ns, ended_ns, op, object, stack, .. } = wait;
+        self.histories.add(wait.thread, Past { began_ns, ended_ns, op, object, stack });
         self.pending.insert(key, Pending { wait, divided: false });
     }
 
@@ -361,7 +371,7 @@ impl Waits {
             object.undivided.pop_front();
             if let Some(pending) = self.pending.get_mut(&of) {
                 pending.divided = true;
-                divide(&mut self.objects, &mut self.explained, &mut pending.wait);
+                divide(&mut self.objects, &self.histories, &mut self.explained, &mut pending.wait);
             }
         }
     }
@@ -381,7 +391,7 @@ impl Waits {
                 {
                     object.undivided.pop_front();
                 }
-                divide(&mut self.objects, &mut self.explained, &mut pending.wait);
+                divide(&mut self.objects, &self.histories, &mut self.explained, &mut pending.wait);
             }
             self.ready.push_back(pending.wait);
         }
@@ -391,11 +401,13 @@ impl Waits {
 /// Divides a wait at the wakes on its object and finds the one that let it go on.
 fn divide(
     objects: &mut HashMap<(Family, u64), Object>,
+    histories: &Histories,
     explained: &mut Explained,
     wait: &mut Wait,
 ) {
     let counted = family(wait.op).is_some() && wait.ending == Ending::Done;
     let object = family(wait.op).and_then(|f| objects.get_mut(&(f, wait.object)));
+    let of = (family(wait.op), wait.object);
     let mut from_ns = wait.began_ns;
     let mut holder = match (wait.op, wait.result) {
         (Op::MutexLock, owner) if owner != 0 => Some(Holder::Known(owner)),
@@ -419,7 +431,11 @@ fn divide(
                 true => Holder::Likely(seen.waker.thread),
                 false => Holder::Unknown,
             });
-            wait.pieces.push(Piece { from_ns, to_ns, by: Some(seen.waker), holder: held });
+            let meanwhile = histories.between(seen.waker.thread, from_ns, to_ns, |op, object| {
+                (family(op), object) == of
+            });
+            let by = Some(seen.waker);
+            wait.pieces.push(Piece { from_ns, to_ns, by, holder: held, meanwhile });
             from_ns = to_ns;
             if releases == Some(i) {
                 seen.left = seen.left.saturating_sub(1);
@@ -429,8 +445,8 @@ fn divide(
     }
     if from_ns < wait.ended_ns || wait.pieces.is_empty() {
         let holder = holder.unwrap_or(Holder::Unknown);
-        let (to_ns, by) = (wait.ended_ns, None);
-        wait.pieces.push(Piece { from_ns, to_ns, by, holder });
+        let (to_ns, by, meanwhile) = (wait.ended_ns, None, Meanwhile::default());
+        wait.pieces.push(Piece { from_ns, to_ns, by, holder, meanwhile });
     }
     explained.waits += u64::from(counted);
     explained.woken += u64::from(counted && wait.released_by.is_some());

@@ -121,6 +121,15 @@ fn the_planted_lock_is_found() {
     assert!((4..=5).contains(&threads), "{first}");
     let holder = first["released_by"][0]["from"].as_str().unwrap();
     assert!(holder.contains("refresh"), "{first}");
+    let did = &first["released_by"][0]["meanwhile"];
+    let slept = did["blocked_ns"]["sleep"].as_u64().unwrap();
+    let (seen, running) = (did["seen_ns"].as_u64().unwrap(), did["running_ns"].as_u64().unwrap());
+    assert!(slept > 0 && slept + running <= seen, "{did}");
+    let sentence = report["sentence"].as_str().unwrap();
+    assert!(
+        sentence.contains("4 threads `worker`") && sentence.contains("meanwhile"),
+        "{sentence}"
+    );
     let by = &report["waits"];
     let (all, explained) = (by["by_wake"].as_u64().unwrap(), by["explained"].as_u64().unwrap());
     assert!(all > 10 && explained * 100 >= all * 95, "{by}");

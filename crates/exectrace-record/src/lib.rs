@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 mod check;
+mod cost;
 mod drains;
 mod folder;
 mod library;

@@ -26,6 +26,7 @@ use trace::encode::wire;
 
 use crate::check;
 use crate::check::Refused;
+use crate::cost;
 use crate::drains::Drains;
 use crate::drains::Traced;
 use crate::folder::Folder;
@@ -96,6 +97,10 @@ pub struct Recorded {
     pub traces: Vec<Traced>,
     /// Processes that run on and are recorded no more.
     pub left: usize,
+    /// CPU time of the recording process.
+    pub own_cpu: Duration,
+    /// CPU time of the program and of its children that it waited for, hooks included; to 10 ms.
+    pub program_cpu: Option<Duration>,
 }
 
 /// Records a program with the preloaded `library`, the bytes of a shared object, from its start to
@@ -146,7 +151,9 @@ pub fn record(options: &Options, library: &[u8]) -> Result<Recorded, Refused> {
         Some(signal) => Ended::Signal(signal),
         None => Ended::Status(status.code().unwrap_or(0) as u8),
     };
-    Ok(Recorded { ended, took, traces: drains.finish(), left })
+    let traces = drains.finish();
+    let (own_cpu, program_cpu) = (cost::own(), cost::of_children());
+    Ok(Recorded { ended, took, traces, left, own_cpu, program_cpu })
 }
 
 /// What the kernel is asked for, and what to say of it. The calling thread starts the program.

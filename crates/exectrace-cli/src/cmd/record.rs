@@ -155,10 +155,13 @@ fn say(options: &Options, recorded: &Recorded) {
         Ended::Status(code) => format!("ended with status {code}"),
         Ended::Signal(signal) => format!("was ended by signal {signal}"),
     };
-    eprintln!(
-        "\nexectrace: the program {how} after {}",
-        time::short(recorded.took.as_nanos() as u64)
-    );
+    let ns = |d: std::time::Duration| time::short(d.as_nanos() as u64);
+    let beside = match recorded.program_cpu {
+        Some(cpu) if !cpu.is_zero() => format!(" beside the program's {}", ns(cpu)),
+        _ => String::new(),
+    };
+    let (took, own) = (ns(recorded.took), ns(recorded.own_cpu));
+    eprintln!("\nexectrace: the program {how} after {took}; recording took {own} of CPU{beside}");
     let Some(first) = recorded.traces.first() else {
         eprintln!("exectrace: nothing was recorded: the recorder did not start in the program");
         return;

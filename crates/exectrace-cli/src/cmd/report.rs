@@ -14,6 +14,7 @@ use trace_analyze::Waits;
 use trace_analyze::waits::Counts;
 use trace_analyze::waits::Ending;
 use trace_analyze::waits::Explained;
+use trace_analyze::waits::Piece;
 use trace_analyze::waits::StackKey;
 use trace_decode::Event;
 use trace_decode::Item;
@@ -99,14 +100,80 @@ struct Group {
     max_ns: u64,
     threads: BTreeMap<u32, u64>,
     objects: BTreeMap<u64, u64>,
-    /// Who released, and from where: time charged to each.
-    releasers: HashMap<(u32, String), u64>,
+    /// Who released, and from where.
+    releasers: HashMap<(u32, String), Released>,
     never: u64,
+}
+
+/// What is charged to one who released.
+#[derive(Clone, Debug, Default)]
+struct Released {
+    /// Time of waits.
+    ns: u64,
+    /// Of it, time in which it is known what the one who released did.
+    seen_ns: u64,
+    /// Of that, in no call that blocks.
+    running_ns: u64,
+    /// And in calls that block.
+    blocked: BTreeMap<Op, u64>,
+}
+
+impl Released {
+    fn add(&mut self, other: &Released) {
+        self.ns = self.ns.saturating_add(other.ns);
+        self.seen_ns = self.seen_ns.saturating_add(other.seen_ns);
+        self.running_ns = self.running_ns.saturating_add(other.running_ns);
+        for (op, ns) in &other.blocked {
+            *self.blocked.entry(*op).or_default() += ns;
+        }
+    }
+
+    fn piece(piece: &Piece) -> Released {
+        let did = &piece.meanwhile;
+        Released {
+            ns: piece.to_ns.saturating_sub(piece.from_ns),
+            seen_ns: did.ns,
+            running_ns: did.running_ns,
+            blocked: did.blocked().map(|b| (b.op, b.ns)).collect(),
+        }
+    }
+
+    /// What it did meanwhile, in words; the two that took longest, and nothing below a tenth.
+    fn meanwhile(&self) -> String {
+        let mut did: Vec<(u64, String)> =
+            self.blocked.iter().map(|(op, ns)| (*ns, format!("in {}", op.name()))).collect();
+        did.push((self.running_ns, "running or runnable".into()));
+        did.sort_by_key(|(ns, _)| std::cmp::Reverse(*ns));
+        did.retain(|(ns, _)| *ns >= self.seen_ns / 10 && *ns > 0);
+        let text: Vec<String> = did
+            .iter()
+            .take(2)
+            .map(|(ns, what)| format!("{what} ({})", percent(*ns, self.seen_ns)))
+            .collect();
+        text.join(" and ")
+    }
 }
 
 /// A share with its sign.
 fn percent(part: u64, whole: u64) -> String {
     format!("{} %", time::percent(part, whole))
+}
+
+/// Threads by what their names have in common, numbers aside: "the 4 threads `worker`".
+fn together(names: &[&str]) -> String {
+    let bare = |name: &str| {
+        let end = |c: char| c.is_ascii_digit() || matches!(c, ' ' | '-' | '_' | '#' | ':' | '/');
+        name.trim_end_matches(end).to_owned()
+    };
+    let mut bares: Vec<String> = names.iter().map(|n| bare(n)).collect();
+    bares.dedup();
+    match (names, bares.as_slice()) {
+        ([one], _) if !one.is_empty() => format!("the thread `{one}`"),
+        (_, [all]) if !all.is_empty() => {
+            format!("the {} `{all}`", time::counted(names.len() as u64, "thread"))
+        }
+        _ => time::counted(names.len() as u64, "thread"),
+    }
 }
 
 /// Everything that the report says.
@@ -237,8 +304,8 @@ impl Sums {
                 && group.releasers.len() < 256
             {
                 let from = places::own_call(stack(by.stack).as_ref());
-                let part = piece.to_ns.saturating_sub(piece.from_ns);
-                *group.releasers.entry((by.thread, from)).or_default() += part;
+                let who = group.releasers.entry((by.thread, from)).or_default();
+                who.add(&Released::piece(piece));
             }
         }
     }
@@ -292,28 +359,31 @@ impl Sums {
                 "No lock and no I/O held anything up: {rest} of all time was running or runnable."
             );
         };
-        let of: u64 = first
-            .threads
-            .keys()
-            .filter_map(|t| self.threads.get(t))
-            .map(|t| t.wall_ns(self.end_ns))
-            .sum();
-        let who = time::counted(first.threads.len() as u64, "thread");
+        // Those who wait much: one that waits a little would only thin out the share.
+        let most = first.threads.values().max().copied().unwrap_or(0);
+        let held = first.threads.iter().filter(|(_, ns)| **ns >= most / 10);
+        let held: Vec<(&ThreadTime, u64)> =
+            held.filter_map(|(t, ns)| self.threads.get(t).map(|t| (t, *ns))).collect();
+        let of: u64 = held.iter().map(|(t, _)| t.wall_ns(self.end_ns)).sum();
+        let waited: u64 = held.iter().map(|(_, ns)| ns).sum();
         let mut text = format!(
-            "{} of the time of {who} is waiting for the {} in {}",
-            percent(first.total_ns, of),
+            "{} of the time of {} is waiting for the {} in {}",
+            percent(waited, of),
+            together(&held.iter().map(|(t, _)| t.name.as_str()).collect::<Vec<_>>()),
             first.primitive,
             if first.place.is_empty() { "unknown code" } else { &first.place },
         );
-        let mut by: HashMap<&str, u64> = HashMap::new();
-        for ((_, from), ns) in &first.releasers {
-            *by.entry(from).or_default() += ns;
+        let mut by: BTreeMap<&str, Released> = BTreeMap::new();
+        for ((_, from), released) in &first.releasers {
+            by.entry(from).or_default().add(released);
         }
-        if let Some((from, ns)) = by.into_iter().max_by_key(|(_, ns)| *ns) {
-            text.push_str(&format!(
-                ", {} of it until `{from}` released it",
-                percent(ns, first.total_ns)
-            ));
+        if let Some((from, released)) = by.into_iter().max_by_key(|(_, r)| r.ns) {
+            let share = percent(released.ns, first.total_ns);
+            text.push_str(&format!(", {share} of it until `{from}` released it"));
+            let did = released.meanwhile();
+            if !did.is_empty() {
+                text.push_str(&format!(", which was {did} meanwhile"));
+            }
         }
         text.push('.');
         text
@@ -372,7 +442,7 @@ impl Sums {
             table::text("released by", 16),
         ]);
         for g in ranked.iter().take(ROWS) {
-            let by = g.releasers.iter().max_by_key(|(who, ns)| (**ns, std::cmp::Reverse(who.0)));
+            let by = g.releasers.iter().max_by_key(|(who, r)| (r.ns, std::cmp::Reverse(who.0)));
             let mut on = g.primitive.to_owned();
             if g.never > 0 {
                 on.push_str(", never ended");
@@ -383,8 +453,10 @@ impl Sums {
                 time::short(g.max_ns),
                 on,
                 g.place.clone(),
-                by.map_or(String::new(), |((t, from), _)| {
-                    format!("{} in {from}", self.thread_name(*t))
+                by.map_or(String::new(), |((t, from), released)| {
+                    let did = released.meanwhile();
+                    let did = if did.is_empty() { did } else { format!("; {did}") };
+                    format!("{} in {from}{did}", self.thread_name(*t))
                 }),
             ]);
         }
@@ -523,11 +595,16 @@ impl Sums {
 
     fn group_json(&self, g: &Group) -> Value {
         let mut by: Vec<_> = g.releasers.iter().collect();
-        by.sort_by_key(|(who, ns)| (std::cmp::Reverse(**ns), (*who).clone()));
+        by.sort_by_key(|(who, r)| (std::cmp::Reverse(r.ns), (*who).clone()));
         let by: Vec<Value> = by
             .iter()
             .take(ROWS)
-            .map(|((thread, from), ns)| json!({"thread": thread, "from": from, "ns": ns}))
+            .map(|((thread, from), r)| {
+                let blocked: BTreeMap<&str, u64> =
+                    r.blocked.iter().map(|(op, ns)| (op.name(), *ns)).collect();
+                json!({"thread": thread, "from": from, "ns": r.ns, "meanwhile": {
+                    "seen_ns": r.seen_ns, "running_ns": r.running_ns, "blocked_ns": blocked}})
+            })
             .collect();
         json!({"cause": g.cause.name(), "on": g.primitive, "where": g.place, "count": g.count,
             "total_ns": g.total_ns, "max_ns": g.max_ns, "threads": g.threads.len(),

@@ -7,6 +7,7 @@ use serde_json::Value;
 use serde_json::json;
 use trace::encode::op::Object;
 use trace::encode::op::Op;
+use trace_analyze::Meanwhile;
 use trace_analyze::Wait;
 use trace_analyze::Waits;
 use trace_analyze::waits::Ending;
@@ -37,7 +38,9 @@ contended lock), unknown.
 
 JSON lines: thread, kind, class, object, began_ns, ended_ns, duration_ns, ending (done, at once,
 timed out, failed, never), result, errno, stack, released_by {thread, began_ns, stack} or null,
-pieces: from_ns, to_ns, by {thread, stack} or null, holder, holder_thread.
+pieces: from_ns, to_ns, by {thread, stack} or null, holder, holder_of, meanwhile {ns, running_ns,
+blocked [{kind, object, ns}]}: what that waker did in this time, as far as it was seen and did not
+itself wait for the same object.
 
 Examples:
   exectrace waits app.trace                         the longest waits
@@ -179,6 +182,15 @@ pub fn object(op: Op, object: u64) -> String {
     }
 }
 
+/// What the waker of a piece did in that time.
+fn meanwhile(did: &Meanwhile) -> Value {
+    let blocked: Vec<Value> = did
+        .blocked()
+        .map(|b| json!({"kind": b.op.name(), "object": b.object, "ns": b.ns}))
+        .collect();
+    json!({"ns": did.ns, "running_ns": did.running_ns, "blocked": blocked})
+}
+
 fn wait_json(wait: &Wait, stack: &mut impl FnMut(StackKey) -> StackOf) -> Value {
     let mut waker = |w: &Waker| {
         json!({
@@ -205,6 +217,7 @@ fn wait_json(wait: &Wait, stack: &mut impl FnMut(StackKey) -> StackOf) -> Value 
                 "by": p.by.as_ref().map(&mut waker),
                 "holder": holder,
                 "holder_of": of,
+                "meanwhile": meanwhile(&p.meanwhile),
             })
         })
         .collect();
