@@ -220,8 +220,9 @@ fn killed_inside_the_recorder() {
         // A stack pointer is even.
         let busy = trace::sys::sp() as u64 & !1 | word.parse::<u64>().unwrap();
         trace::registry::local::with(|l| l.busy().store(busy, Relaxed));
+        let pid = std::process::id() as libc::pid_t;
         // SAFETY: a signal to this process.
-        unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+        unsafe { libc::kill(pid, libc::SIGKILL) };
     }
     let _alone = support::alone();
     for (word, lost) in [(0, 1), (gate::NO_EVENT, 0)] {

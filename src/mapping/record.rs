@@ -33,8 +33,8 @@ pub const SIDE_BYTES: usize = 4096;
 /// The shared half of a thread's state.
 #[repr(C, align(64))]
 pub struct Record {
-    /// 0: outside the section. Otherwise the stack pointer with which the thread entered, and in its
-    /// lowest bit whether no event is written there (`gate::NO_EVENT`).
+    /// 0: outside the section. Otherwise the stack pointer with which the thread entered, and in
+    /// its lowest bit whether no event is written there (`gate::NO_EVENT`).
     pub busy: AtomicU64,
     /// The buffer in hand: generation << 32 | buffer index + 1; 0 none.
     pub slot: AtomicU64,
