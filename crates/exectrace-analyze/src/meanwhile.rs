@@ -1,4 +1,4 @@
-//! What a thread did while others waited for it: in which calls it was blocked, and how long in none.
+//! What a thread did while others waited for it: in which calls it was blocked, how long in none.
 //!
 //! 1. Memory is bounded: [`EACH_MAX`] waits of a thread, [`ALL_MAX`] of all. What a thread did
 //!    before the oldest one that is kept is not seen, and is not counted as running.

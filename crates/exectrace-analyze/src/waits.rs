@@ -359,7 +359,10 @@ impl Waits {
         if object.wakes.len() == WAKES_MAX {
             object.wakes.pop_front();
         }
-        object.wakes.push_back(Seen { waker, left });
+        // A waker that lost its CPU within the call writes its wake late: they stand by when they
+        // began, so that each piece of a wait goes to the wake at its end.
+        let at = object.wakes.iter().rposition(|s| s.waker.began_ns <= waker.began_ns);
+        object.wakes.insert(at.map_or(0, |at| at + 1), Seen { waker, left });
     }
 
     /// Divides the waits on an object that were over by this time, before its oldest wakes go.
@@ -548,6 +551,24 @@ mod tests {
         let by: Vec<_> = all(&mut w).iter().map(|w| (w.thread, w.released_by.is_some())).collect();
         assert_eq!(by, [(8, true), (9, true), (7, false)]);
         assert_eq!(w.explained(), Explained { waits: 3, woken: 2, unkept: 0 });
+    }
+
+    #[test]
+    fn a_wake_that_is_written_late_ends_its_piece() {
+        let mut w = Waits::new();
+        // Thread 1 wakes thread 8 at 300, which takes its CPU, and wakes thread 9 at 303. Only
+        // then can thread 1 write its wake.
+        let late = Waker { ended_ns: 350, ..waker(1, 300) };
+        w.wait(wait(8, 100, 301, Ending::Done));
+        w.wake(64, 1, waker(8, 303));
+        w.wait(wait(9, 110, 306, Ending::Done));
+        w.wake(64, 1, late);
+        let waits = all(&mut w);
+        let by = |w: &Wait| w.released_by.map(|r| r.thread);
+        assert_eq!((by(&waits[0]), by(&waits[1])), (Some(1), Some(8)));
+        let pieces: Vec<_> =
+            waits[1].pieces.iter().map(|p| (p.to_ns, p.by.map(|by| by.thread))).collect();
+        assert_eq!(pieces, [(300, Some(1)), (303, Some(8)), (306, None)]);
     }
 
     #[test]
