@@ -222,7 +222,7 @@ unsafe fn unmap(at: *mut u8, bytes: usize) {
 }
 
 /// The tables of a loaded module, where they have the form that linkers make.
-fn tables_of(m: &Loaded<'_>) -> Option<Tables<'static>> {
+pub fn tables_of(m: &Loaded<'_>) -> Option<Tables<'static>> {
     // `.eh_frame_hdr`: version 1; the address of `.eh_frame`, as 32 bits from here; the number of
     // entries, 32 bits; the pairs, 32 bits each from the begin of the header.
     const FORM: [u8; 4] = [1, 0x1b, 0x03, 0x3b];

@@ -240,3 +240,128 @@ unsafe fn caller(w: u64, r: &mut Registers, stack: &Readable, code_bits: u64) ->
     r.at = if w & SIGNAL != 0 { address } else { address.wrapping_sub(1) };
     Some(address)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ALL: u64 = u64::MAX;
+
+    /// A stack of words at its own addresses.
+    fn made(words: &[usize]) -> (usize, Readable) {
+        let low = words.as_ptr().expose_provenance();
+        (low, Readable::new(low, low + size_of_val(words)).unwrap())
+    }
+
+    fn plain() -> Step {
+        Step {
+            by_fp: false,
+            offset: 32,
+            loads: false,
+            return_address: Place::FromCaller(-8),
+            fp: FramePointer::Kept,
+            is_signal: false,
+            is_guess: false,
+        }
+    }
+
+    fn applied(step: &Step, words: &[usize], sp: usize, fp: usize) -> (Outcome, Registers) {
+        let (low, stack) = made(words);
+        let mut r = Registers { address: 0, at: 0, sp: low + 8 * sp, fp: low + 8 * fp };
+        // SAFETY: `stack` holds the words.
+        let outcome = unsafe { Rule::of(step).apply(&mut r, &stack, ALL) };
+        (outcome, Registers { sp: (r.sp.wrapping_sub(low)) / 8, ..r })
+    }
+
+    #[test]
+    fn each_form_of_frame() {
+        let mut words = vec![0usize; 40];
+        (words[5], words[2], words[30]) = (0x1005, 0x22, 0x300);
+        let saved = FramePointer::Saved(Place::FromCaller(-32));
+        let (o, r) = applied(&Step { fp: saved, ..plain() }, &words, 2, 7);
+        assert_eq!((o, r.address, r.at, r.sp, r.fp), (Outcome::Caller, 0x1005, 0x1004, 6, 0x22));
+        // By the frame pointer, at word 4; the stack pointer says nothing.
+        let by_fp = Step { by_fp: true, offset: 16, fp: FramePointer::Gone, ..plain() };
+        let (o, r) = applied(&by_fp, &words, 0, 4);
+        assert_eq!((o, r.address, r.sp, r.fp), (Outcome::Caller, 0x1005, 6, 0));
+        // The caller's stack pointer stands in word 3, as for frames that are aligned.
+        let at = words.as_ptr().addr();
+        words[3] = at + 8 * 31;
+        let loads = Step { loads: true, offset: 8, ..plain() };
+        let (o, r) = applied(&loads, &words, 2, 7);
+        assert_eq!((o, r.address, r.sp), (Outcome::Caller, 0x300, 31));
+        assert_eq!(r.fp, at + 8 * 7);
+        // A signal's frame: all three in its record, and the address is exact.
+        let place = |words: i64| Place::FromBase(8 * words);
+        let signal = Step {
+            return_address: place(4),
+            fp: FramePointer::Saved(place(1)),
+            is_signal: true,
+            ..loads
+        };
+        words[4] = 0x77;
+        let (o, r) = applied(&Step { offset: 8, ..signal }, &words, 2, 7);
+        assert_eq!((o, r.sp), (Outcome::Root, 31), "word 6 is 0: no caller");
+        words[6] = 0x2000;
+        let (o, r) = applied(&signal, &words, 2, 7);
+        assert_eq!((o, r.address, r.at, r.fp), (Outcome::Caller, 0x2000, 0x2000, words[3]));
+    }
+
+    #[test]
+    fn what_is_out_of_bounds_is_lost() {
+        let words = vec![0x1000usize; 16];
+        let outcome = |step: &Step, sp, fp| applied(step, &words, sp, fp).0;
+        assert_eq!(outcome(&plain(), 2, 0), Outcome::Caller);
+        assert_eq!(outcome(&Step { offset: 8 * 14, ..plain() }, 2, 0), Outcome::Caller, "the last");
+        assert_eq!(outcome(&Step { offset: 8 * 15, ..plain() }, 2, 0), Outcome::Lost, "above it");
+        assert_eq!(outcome(&Step { offset: 0, ..plain() }, 2, 0), Outcome::Lost, "not upwards");
+        assert_eq!(outcome(&Step { offset: -8, ..plain() }, 2, 0), Outcome::Lost, "downwards");
+        let far = FramePointer::Saved(Place::FromCaller(-8 * 100));
+        assert_eq!(outcome(&Step { fp: far, ..plain() }, 2, 0), Outcome::Lost);
+        let by_fp = Step { by_fp: true, ..plain() };
+        assert_eq!(outcome(&by_fp, 2, 1000), Outcome::Lost);
+        // What cannot be packed.
+        for offset in [4, 8 << 22, -8 << 23, i64::MAX, i64::MIN] {
+            assert_eq!(Rule::of(&Step { offset, ..plain() }), Rule::LOST, "{offset}");
+        }
+        for at in [12, 8 << 15, i64::MIN] {
+            let place = Place::FromCaller(at);
+            assert_eq!(Rule::of(&Step { return_address: place, ..plain() }), Rule::LOST);
+            assert_eq!(Rule::of(&Step { fp: FramePointer::Saved(place), ..plain() }), Rule::LOST);
+        }
+        for (rule, is) in [(Rule::ROOT, Outcome::Root), (Rule::LOST, Outcome::Lost)] {
+            let (low, stack) = made(&words);
+            let mut r = Registers { sp: low, ..Registers::default() };
+            // SAFETY: `stack` holds the words.
+            assert_eq!(unsafe { rule.apply(&mut r, &stack, ALL) }, is);
+        }
+    }
+
+    #[test]
+    fn a_guess_is_a_frame_pointer() {
+        let step = Step {
+            by_fp: true,
+            offset: 16,
+            fp: FramePointer::Saved(Place::FromCaller(-16)),
+            is_guess: true,
+            ..plain()
+        };
+        assert_eq!(Rule::of(&step), Rule::GUESS);
+        assert!(Rule::GUESS.is_guess() && !Rule::of(&plain()).is_guess());
+        assert_eq!(Rule::from_word(Rule::GUESS.word()), Rule::GUESS);
+    }
+
+    #[test]
+    fn bounds_are_kept_at_both_ends() {
+        let words = [1usize, 2, 3];
+        let (low, stack) = made(&words);
+        // SAFETY: `stack` holds the words.
+        let word = |at: usize| unsafe { stack.word(at) };
+        assert_eq!([0, 8, 16].map(|at| word(low + at)), [Some(1), Some(2), Some(3)]);
+        for at in [low - 8, low - 1, low + 1, low + 4, low + 17, low + 24, 0, usize::MAX - 7] {
+            assert_eq!(word(at), None, "{at:#x}");
+        }
+        assert!(Readable::new(low, low + 7).is_none() && Readable::new(low, low - 1).is_none());
+        assert!(Readable::new(low + 4, low + 24).is_none());
+    }
+}

@@ -69,3 +69,53 @@ pub fn keep(at: usize, age: u64, rule: Rule) {
     place.rule.store(rule.word(), Relaxed);
     place.key.store((at as u64 ^ age) ^ rule.word(), Relaxed);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+
+    /// Rules that can be told apart, a different one for each address.
+    fn rule_of(at: usize) -> Rule {
+        Rule::from_word((at as u64).wrapping_mul(0x2545_f491_4f6c_dd1d) | 1)
+    }
+
+    #[test]
+    fn a_rule_is_of_its_address_and_its_age() {
+        let age = age();
+        assert_eq!(find(0x7000, age), None);
+        keep(0x7000, age, rule_of(0x7000));
+        assert_eq!(find(0x7000, age), Some(rule_of(0x7000)));
+        assert_eq!(find(0x7001, age), None);
+        renew();
+        let newer = self::age();
+        assert_ne!(newer, age);
+        assert_eq!(find(0x7000, newer), None);
+        // A walk that began before stores what no later walk finds.
+        keep(0x7000, age, rule_of(0x7000));
+        assert_eq!(find(0x7000, newer), None);
+
+        // Threads that store over each other: what is found is what was stored for it.
+        let threads: Vec<_> = (0..3)
+            .map(|n| {
+                thread::spawn(move || {
+                    let (mut found, mut state) = (0, n + 1u64);
+                    for _ in 0..200_000 {
+                        state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(n | 1);
+                        let at = 0x55_0000_0000 + (state >> 48) as usize;
+                        match find(at, newer) {
+                            Some(rule) => {
+                                assert_eq!(rule, rule_of(at));
+                                found += 1;
+                            }
+                            None => keep(at, newer, rule_of(at)),
+                        }
+                    }
+                    found
+                })
+            })
+            .collect();
+        let found: Vec<u32> = threads.into_iter().map(|t| t.join().unwrap()).collect();
+        assert!(found.iter().all(|n| *n > 1000), "{found:?}");
+    }
+}

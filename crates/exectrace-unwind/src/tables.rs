@@ -277,3 +277,183 @@ impl Run<'_> {
         operations.next().ok()?.is_none().then_some((register, offset, loads))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::modules;
+    use gimli::CfaRule;
+    use gimli::RegisterRule;
+    use gimli::UnwindContext;
+    use std::ops::ControlFlow;
+    use trace::sys::loader;
+
+    /// What gimli's own run through a function says of an address, as a rule; `None` where it says
+    /// what a rule cannot.
+    fn by_gimli(t: &Tables<'_>, at: usize, context: &mut UnwindContext<usize>) -> Option<Rule> {
+        let section = EhFrame::new(t.entries, NativeEndian);
+        let bases = BaseAddresses::default().set_eh_frame(t.entries_address as u64);
+        let offset = t.entry(at).unwrap();
+        let entry =
+            section.fde_from_offset(&bases, offset.into(), EhFrame::cie_from_offset).ok()?;
+        if !entry.contains(at as u64) {
+            return Some(Rule::GUESS);
+        }
+        let row = entry.unwind_info_for_address(&section, &bases, context, at as u64).ok()?;
+        let CfaRule::RegisterAndOffset { register, offset } = *row.cfa() else { return None };
+        let returns = row.register(entry.cie().return_address_register());
+        if returns == Some(RegisterRule::Undefined) {
+            return Some(Rule::ROOT);
+        }
+        let Some(RegisterRule::Offset(returns)) = returns else { return None };
+        let fp = match row.register(FP) {
+            None | Some(RegisterRule::SameValue) => FramePointer::Kept,
+            Some(RegisterRule::Offset(at)) => FramePointer::Saved(Place::FromCaller(at)),
+            Some(_) => return None,
+        };
+        if register != FP && register != SP {
+            return Some(Rule::LOST);
+        }
+        Some(Rule::of(&Step {
+            by_fp: register == FP,
+            offset,
+            loads: false,
+            return_address: Place::FromCaller(returns),
+            fp,
+            is_signal: entry.is_signal_trampoline(),
+            is_guess: false,
+        }))
+    }
+
+    /// The tables of everything that is loaded, with libstdc++ where the machine has it.
+    fn all_tables() -> Vec<Tables<'static>> {
+        // SAFETY: a library of the system, which stays open.
+        unsafe { libc::dlopen(c"libstdc++.so.6".as_ptr(), libc::RTLD_NOW) };
+        let mut all = Vec::with_capacity(64);
+        loader::for_each(|m, _| {
+            if all.len() < 64 {
+                all.extend(modules::tables_of(m));
+            }
+            ControlFlow::Continue(())
+        });
+        assert!(all.len() >= 4, "program, C library, loader, vDSO: {}", all.len());
+        all
+    }
+
+    #[test]
+    fn rules_say_what_gimli_says() {
+        let mut context = UnwindContext::new();
+        let (mut same, mut lost, mut beyond, mut signals) = (0u32, 0u32, 0u32, 0);
+        for t in all_tables() {
+            let starts = t.index.windows(2).map(|w| [w[0][0], w[1][0]]);
+            // Some hundred functions of each, at their first address and at places inside.
+            for [start, next] in starts.step_by(t.index.len() / 1000 + 1) {
+                let len = next.abs_diff(start) as usize;
+                for part in [0, 1, 4, len / 4, len / 2, len.saturating_sub(1)] {
+                    let at = t.index_address.wrapping_add_signed(start as isize) + part;
+                    let rule = t.rule(at);
+                    match by_gimli(&t, at, &mut context) {
+                        Some(other) => assert_eq!(rule, other, "{at:#x}"),
+                        None => beyond += 1,
+                    }
+                    same += 1;
+                    lost += u32::from(rule == Rule::LOST);
+                    signals += u32::from(rule != Rule::LOST && t.is_signal(at));
+                }
+            }
+        }
+        println!("{same} alike, of which {lost} lost; {beyond} that gimli states by expressions");
+        assert!(same > 5_000, "{same}");
+        // Places at which the caller hangs on another register: in prologues that align the stack.
+        assert!(lost * 200 < same, "{lost} of {same}");
+        assert!(cfg!(not(target_arch = "x86_64")) || signals > 0, "a signal's frame was not seen");
+    }
+
+    impl Tables<'_> {
+        fn is_signal(&self, at: usize) -> bool {
+            let section = EhFrame::new(self.entries, NativeEndian);
+            let bases = BaseAddresses::default().set_eh_frame(self.entries_address as u64);
+            let entry = self.entry(at).and_then(|offset| {
+                section.fde_from_offset(&bases, offset.into(), EhFrame::cie_from_offset).ok()
+            });
+            entry.is_some_and(|e| e.is_signal_trampoline() && e.contains(at as u64))
+        }
+    }
+
+    fn random(state: &mut u64) -> usize {
+        *state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+        (*state >> 24) as usize
+    }
+
+    #[test]
+    fn tables_made_to_do_harm() {
+        let (mut state, mut answers) = (5, [0u32; 3]);
+        let all = all_tables();
+        let t = all.iter().max_by_key(|t| t.index.len()).unwrap();
+        // A part of the tables, so that most changes are met.
+        let index = &t.index[..100.min(t.index.len())];
+        let first = index.iter().map(|[_, entry]| *entry).min().unwrap();
+        let last = index.iter().map(|[_, entry]| *entry).max().unwrap();
+        let place = |e: i32| t.index_address.wrapping_add_signed(e as isize) - t.entries_address;
+        let end = (place(last) + 400).min(t.entries.len());
+        println!("entries from {} to {end}", place(first));
+        for round in 0..1200 {
+            let (mut index, mut entries) = (index.to_vec(), t.entries[..end].to_vec());
+            for _ in 0..1 + random(&mut state) % 12 {
+                let at = place(first) + random(&mut state) % (end - place(first));
+                let value = [0, 0xff, 0x7f, 0x80, random(&mut state) as u8];
+                entries[at] = value[random(&mut state) % 5];
+                if round % 3 == 0 {
+                    let i = random(&mut state) % index.len();
+                    let sizes = [i32::MIN, i32::MAX, 0, random(&mut state) as i32];
+                    index[i][random(&mut state) % 2] = sizes[random(&mut state) % 4];
+                }
+            }
+            if round % 7 == 0 {
+                entries.truncate(random(&mut state) % entries.len());
+            }
+            let bad = Tables { index: &index, entries: &entries, ..*t };
+            for _ in 0..40 {
+                let [start, _] = t.index[random(&mut state) % index.len()];
+                let start = t.index_address.wrapping_add_signed(start as isize);
+                let at = start.wrapping_add(random(&mut state) % 300);
+                let at = if random(&mut state).is_multiple_of(50) { random(&mut state) << 20 } else { at };
+                match bad.rule(at) {
+                    Rule::LOST => answers[0] += 1,
+                    Rule::GUESS => answers[1] += 1,
+                    _ => answers[2] += 1,
+                }
+            }
+        }
+        assert!(answers.iter().all(|n| *n > 100), "{answers:?}");
+    }
+
+    #[test]
+    fn an_endless_entry_ends() {
+        // A CIE, and a function of which each address has its own row: 200,000 of them.
+        let mut entries = vec![];
+        let cie = [1, b'z', b'R', 0, 1, 0x78, 16, 1, 0x1b, 0x0c, 7, 8, 0x90, 1, 0, 0];
+        entries.extend((cie.len() as u32 + 4).to_ne_bytes());
+        entries.extend(0u32.to_ne_bytes());
+        entries.extend(cie);
+        let fde = entries.len();
+        let body = vec![0x41u8; 200_000];
+        entries.extend((body.len() as u32 + 13).to_ne_bytes());
+        entries.extend((fde as u32 + 4).to_ne_bytes());
+        let base = 0x10_0000usize;
+        let start = base + 0x1000;
+        let from = (start - (base + entries.len())) as i32;
+        entries.extend(from.to_ne_bytes());
+        entries.extend((body.len() as u32).to_ne_bytes());
+        entries.push(0);
+        entries.extend(body);
+        let index = [[0x1000, fde as i32]];
+        let t =
+            Tables { index: &index, index_address: base, entries: &entries, entries_address: base };
+        assert_ne!(t.rule(start), Rule::LOST);
+        assert_ne!(t.rule(start + OPERATIONS_MAX / 2), Rule::LOST);
+        assert_eq!(t.rule(start + 150_000), Rule::LOST);
+        assert_eq!(t.rule(start + 200_001), Rule::GUESS, "behind the function");
+        assert_eq!(t.rule(start - 1), Rule::GUESS, "before it");
+    }
+}
