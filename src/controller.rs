@@ -552,11 +552,14 @@ impl Controller {
             m.push_free(index);
             return self.push_bytes(header, &body, header.count);
         }
-        // SAFETY: buf: a taken buffer is the controller's alone, 64 KiB long.
-        let bytes = unsafe { std::slice::from_raw_parts_mut(base, len) };
-        bytes[..HEADER_BYTES].copy_from_slice(&header.to_bytes());
-        let crc = sys::crc32c(bytes);
-        bytes[wire::CRC_AT..wire::CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
+        // SAFETY: buf: a taken buffer is the controller's alone, 64 KiB, and begins with `head`.
+        unsafe { put_header(base, head, &header.to_bytes()) };
+        // SAFETY: nobody stores into it now.
+        let crc = sys::crc32c(unsafe { std::slice::from_raw_parts(base, len) }).to_le_bytes();
+        // SAFETY: the place lies in the header.
+        let at = unsafe { base.add(wire::CRC_AT) };
+        // SAFETY: so do the four bytes, which are not the link.
+        unsafe { std::ptr::copy_nonoverlapping(crc.as_ptr(), at, crc.len()) };
         self.count_in(len, header.count);
         self.out.push_back(Piece::Buffer { index, len: len as u32, events: header.count });
     }
@@ -1217,6 +1220,28 @@ fn note_thread(lanes: &mut Lanes, definition: &[u8]) {
         lanes.define(t.tid as u32, t.thread as u32, t.registered);
     }
 }
+
+/// Puts a batch's header where the head of its buffer was, the link as the atomic that it is: a pop
+/// that was interrupted may still look at it (pool#1), and at nothing else.
+///
+/// # Safety
+///
+/// - `base` is the start of a buffer that the caller alone may write, `head` its head.
+unsafe fn put_header(base: *mut u8, head: &Head, header: &[u8; HEADER_BYTES]) {
+    let (before, rest) = header.split_at(LINK_AT);
+    let (link, after) = rest.split_at(size_of::<u32>());
+    // SAFETY: the caller's promise, for the bytes before the link.
+    unsafe { std::ptr::copy_nonoverlapping(before.as_ptr(), base, before.len()) };
+    head.next.store(link.try_into().map_or(0, u32::from_ne_bytes), Relaxed);
+    // SAFETY: the bytes behind the link, which end with the header.
+    let behind = unsafe { base.add(LINK_AT + link.len()) };
+    // SAFETY: the caller's promise.
+    unsafe { std::ptr::copy_nonoverlapping(after.as_ptr(), behind, after.len()) };
+}
+
+/// Where the link of a buffer stands.
+const LINK_AT: usize = std::mem::offset_of!(Head, next);
+const _: () = assert!(wire::CRC_AT + 4 <= LINK_AT || LINK_AT + 4 <= wire::CRC_AT);
 
 /// The bytes behind the head of a batch that ends at `len`.
 ///

@@ -7,7 +7,8 @@
 //!    `loom`. Otherwise a model would run beside the code that it is to check.
 //! 2. A handshake of the form "store mine, then look at yours" MUST use [`fence`] with `SeqCst`,
 //!    not `SeqCst` accesses. Otherwise loom does not model it.
-//! 3. A [`Mutant`] is planted under loom only: elsewhere [`planted`] is the constant `false`.
+//! 3. A [`Mutant`] is planted under loom only, and in builds with `--cfg mutant="..."`: elsewhere
+//!    [`planted`] is the constant `false`.
 
 #[cfg(loom)]
 mod model;

@@ -52,7 +52,7 @@ mod soak {
 
     /// Ends the process: something cannot be right.
     pub fn fail(what: &str) -> ! {
-        eprintln!("soak: {what}\nagain: {}", command());
+        crate::support::tell(&format!("soak: {what}\nagain: {}", command()));
         std::process::abort();
     }
 

@@ -50,10 +50,10 @@ fn ten_thousand_short_threads() {
             add(&mut attempted, tid, &a);
         }
         if i == threads / 100 {
-            rss = support::rss_kib() - out.len() as u64 / 1024;
+            rss = support::rss_kib().saturating_sub(out.len() as u64 / 1024);
         }
     }
-    let grown = (support::rss_kib() - out.len() as u64 / 1024).saturating_sub(rss);
+    let grown = support::rss_kib().saturating_sub(rss + out.len() as u64 / 1024);
     let summary = trace::stop().unwrap();
     // A buffer of each thread that were not given back would be 600 MiB.
     assert!(grown < 48 << 10, "memory grew by {grown} KiB");

@@ -9,6 +9,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 use std::time::Instant;
 
+use crate::support::tell;
+
 /// Longest round.
 const ROUND: Duration = Duration::from_secs(90);
 
@@ -40,7 +42,7 @@ pub fn start() -> Watch {
             if now != seen {
                 (seen, since) = (now, Instant::now());
             } else if since.elapsed() > ROUND {
-                eprintln!("round {now} hangs");
+                tell(&format!("round {now} hangs"));
                 print_threads();
                 super::fail("a deadlock, or a round that takes too long");
             }
@@ -74,35 +76,35 @@ pub fn print_threads() {
         let path = task.path();
         let stat = read(&path, "stat");
         let state = stat.rsplit(')').next().unwrap_or("").trim().chars().next();
-        eprintln!(
+        tell(&format!(
             "  {:?} {} {state:?} in {} syscall {}",
             task.file_name(),
             read(&path, "comm"),
             read(&path, "wchan"),
             read(&path, "syscall"),
-        );
+        ));
     }
     let s = trace::registry::switch();
-    eprintln!(
+    tell(&format!(
         "  switch {} state {} lock {} reading {} asked {}",
         s.on.load(Relaxed),
         s.state.load(Relaxed),
         s.lock.load(Relaxed),
         s.reading.load(Relaxed),
         s.asked.load(Relaxed)
-    );
+    ));
     let Some(m) = trace::registry::mapping() else { return };
     let f = m.front();
-    eprintln!(
+    tell(&format!(
         "  gate {:#x} committed {} free {} cap {} waiting {}",
         f.gate.0.load(Relaxed),
         m.committed(),
         f.pool.0.free(),
         f.buffers_cap.load(Relaxed),
         f.waiting.load(Relaxed)
-    );
+    ));
     for (i, r) in m.records().filter(|(_, r)| r.state.load(Relaxed) != 0) {
-        eprintln!(
+        tell(&format!(
             "  record {i}: state {} thread {} tid {} busy {:#x} slot {:#x} side {}",
             r.state.load(Relaxed),
             r.thread.load(Relaxed),
@@ -110,6 +112,6 @@ pub fn print_threads() {
             r.busy.load(Relaxed),
             r.slot.load(Relaxed),
             r.side_busy.load(Relaxed)
-        );
+        ));
     }
 }
