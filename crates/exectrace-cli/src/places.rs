@@ -112,7 +112,26 @@ fn is_library(call: &Call) -> bool {
                 | "recv"
                 | "send"
                 | "accept4"
+                | "start_thread"
+                | "thread_start"
+                | "clone"
+                | "clone3"
+                | "_start"
         )
+}
+
+/// Whether a call without a name is of the C library or its loader.
+fn is_of_libc(call: &Call) -> bool {
+    let file = call.module.as_deref().unwrap_or_default().rsplit('/').next().unwrap_or_default();
+    file.starts_with("libc.so") || file.starts_with("libc-") || file.starts_with("ld-")
+}
+
+/// The program's call among these: the innermost that has a name and is no library's; else the
+/// innermost that is not the C library's.
+fn own(calls: &[Call]) -> Option<usize> {
+    let own = calls.iter().position(|c| c.function.is_some() && !is_library(c));
+    let other = || calls.iter().position(|c| c.function.is_none() && !is_of_libc(c));
+    own.or_else(other).or_else(|| calls.len().checked_sub(1))
 }
 
 /// What is waited for where no library call says it.
@@ -157,15 +176,14 @@ pub fn place(op: Op, stack: Option<&Rc<Stack>>) -> Place {
             }
         }
     }
-    let text = own.or_else(|| calls.len().checked_sub(1)).map(|i| call_text(&calls[i]));
-    Place { primitive, cause, text: text.unwrap_or_default() }
+    let text = self::own(calls).map(|i| call_text(&calls[i])).unwrap_or_default();
+    Place { primitive, cause, text }
 }
 
 /// The program's call of a stack: below what libraries do.
 pub fn own_call(stack: Option<&Rc<Stack>>) -> String {
     let calls = stack.map_or(&[][..], |s| s.shown(false));
-    let own = calls.iter().find(|c| c.function.is_some() && !is_library(c));
-    own.or(calls.last()).map(call_text).unwrap_or_default()
+    own(calls).map(|i| call_text(&calls[i])).unwrap_or_default()
 }
 
 /// A call as function, file and line.
@@ -175,7 +193,7 @@ fn call_text(call: &Call) -> String {
         (Some(function), _) => push_safe(function.as_bytes(), &mut text),
         (None, Some(module)) => {
             push_safe(module.rsplit('/').next().unwrap_or(module).as_bytes(), &mut text);
-            text.push_str(&format!("+{:#x}", call.address));
+            text.push_str(&format!("+{:#x}", call.in_file.unwrap_or(call.address)));
         }
         (None, None) => text.push_str(&format!("{:#x}", call.address)),
     }
@@ -193,4 +211,38 @@ fn call_text(call: &Call) -> String {
 /// A stack as JSON; null where the trace has none.
 pub fn stack_json(stack: Option<&Rc<Stack>>) -> Value {
     stack.map_or(Value::Null, |s| json!(s.json))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    fn call(function: Option<&str>, module: &str) -> Call {
+        Call {
+            function: function.map(Arc::from),
+            file: None,
+            line: None,
+            inlined: false,
+            address: 0x7000_1234,
+            in_file: Some(0x1234),
+            module: Some(Arc::from(module)),
+        }
+    }
+
+    #[test]
+    fn the_programs_call_is_the_innermost_that_says_something() {
+        let shown = |calls: &[Call]| own(calls).map(|i| call_text(&calls[i])).unwrap_or_default();
+        let libc = || call(None, "/lib/libc.so.6");
+        let unnamed = || call(None, "/usr/bin/xz");
+        let named = |name| call(Some(name), "");
+        assert_eq!(shown(&[libc(), unnamed(), named("work"), named("main")]), "work");
+        assert_eq!(
+            shown(&[libc(), unnamed(), named("start_thread"), named("clone3")]),
+            "xz+0x1234"
+        );
+        assert_eq!(shown(&[unnamed(), named("__libc_start_main_impl"), unnamed()]), "xz+0x1234");
+        assert_eq!(shown(&[libc(), named("start_thread")]), "start_thread");
+        assert_eq!(shown(&[]), "");
+    }
 }

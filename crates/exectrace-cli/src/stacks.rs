@@ -46,6 +46,8 @@ pub struct Call {
     pub inlined: bool,
     /// The address as it stands in the trace.
     pub address: u64,
+    /// The address as it stands in the file of the module, where the function has no name.
+    pub in_file: Option<u64>,
     /// The file of the module with the address.
     pub module: Option<Arc<str>>,
 }
@@ -226,19 +228,23 @@ impl Stacks {
                 line: frame.line,
                 inlined: frame.inlined,
                 address,
+                in_file: None,
                 module: None,
             });
         }
         if found.frames.last().is_none_or(|f| f.function.is_none()) {
             let module = self.path(found.module).or_else(|| path_in(tables, address));
+            let around = tables.module_of(address.wrapping_sub(1));
+            let in_file = around.map(|m| address.wrapping_sub(m.bias));
             match out.last_mut().filter(|_| !found.frames.is_empty()) {
-                Some(last) => last.module = module,
+                Some(last) => (last.module, last.in_file) = (module, in_file),
                 None => out.push(Call {
                     function: None,
                     file: None,
                     line: None,
                     inlined: false,
                     address,
+                    in_file,
                     module,
                 }),
             }
@@ -372,7 +378,16 @@ mod tests {
     fn call(function: &str, file: &str, line: u32, inlined: bool) -> Call {
         let text = |t: &str| (!t.is_empty()).then(|| Arc::from(t));
         let line = (line != 0).then_some(line);
-        Call { function: text(function), file: text(file), line, inlined, address: 1, module: None }
+        let (in_file, module) = (None, None);
+        Call {
+            function: text(function),
+            file: text(file),
+            line,
+            inlined,
+            address: 1,
+            in_file,
+            module,
+        }
     }
 
     #[test]

@@ -148,3 +148,44 @@ fn the_planted_lock_is_found() {
     }
     assert!(checked > 10);
 }
+
+#[test]
+fn code_without_frame_pointers_has_whole_stacks() {
+    let folder = folder("deep");
+    if !can_record(&folder) {
+        return;
+    }
+    let source =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../exectrace-preload/tests/programs/deep.c");
+    let mut cc = Command::new("cc");
+    cc.args(["-O2", "-fomit-frame-pointer", "-pthread", "-o", "deep"]).arg(source);
+    match cc.current_dir(&folder).output() {
+        Ok(out) => assert!(out.status.success(), "{}", text(&out.stderr)),
+        Err(e) => {
+            println!("skipped: no C compiler: {e}");
+            return;
+        }
+    }
+    let out = exectrace(&folder, &["record", "--no-report", "-o", "deep.trace", "--", "./deep"]);
+    assert_eq!(out.status.code(), Some(3), "{}", text(&out.stderr));
+    let waits = exectrace(&folder, &["waits", "deep.trace", "--json"]);
+    let waits: Vec<Value> =
+        text(&waits.stdout).lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let mut waits: Vec<&Value> = waits.iter().filter(|w| w["kind"] == "condvar wait").collect();
+    waits.sort_by_key(|w| w["began_ns"].as_u64());
+    let levels: Vec<String> = (0..=20).map(|n| format!("level_{n:02}")).collect();
+    let levels: Vec<&str> = levels.iter().map(String::as_str).collect();
+    let handler = ["level_00", "on_trap", "trapped_00", "trapped_01", "trapped_02", "main"];
+    let chains = [[&levels[..], &["main"]].concat(), levels.clone(), handler.to_vec()];
+    assert_eq!(waits.len(), chains.len(), "{waits:?}");
+    for (wait, chain) in waits.iter().zip(&chains) {
+        let names = wait["stack"].as_array().unwrap().iter().filter_map(|c| c["function"].as_str());
+        let all: Vec<&str> = names.collect();
+        // libc's own, in between and around, are left out: it may have no names here.
+        let own = |n: &&str| ["level_", "on_trap", "trapped_"].iter().any(|b| n.starts_with(b));
+        let found: Vec<&str> = all.iter().copied().filter(|n| own(n) || *n == "main").collect();
+        assert_eq!(&found, chain, "{all:?}");
+        assert_eq!(all[0], "level_00", "the direct caller of libc");
+        assert!(!all.iter().any(|n| n.contains("trace_hooks") || n.starts_with("pthread_cond")));
+    }
+}

@@ -417,7 +417,8 @@ mod tests {
                 let [start, _] = t.index[random(&mut state) % index.len()];
                 let start = t.index_address.wrapping_add_signed(start as isize);
                 let at = start.wrapping_add(random(&mut state) % 300);
-                let at = if random(&mut state).is_multiple_of(50) { random(&mut state) << 20 } else { at };
+                let far = random(&mut state).is_multiple_of(50);
+                let at = if far { random(&mut state) << 20 } else { at };
                 match bad.rule(at) {
                     Rule::LOST => answers[0] += 1,
                     Rule::GUESS => answers[1] += 1,
