@@ -922,11 +922,20 @@ impl<const FIELDS: usize> Emission for Plain<FIELDS> {
 
 /// The pthread key's destructor: the thread says goodbye, hands over what it has and gives its
 /// record up. An event after this registers the thread again.
-pub unsafe extern "C" fn thread_exits(_value: *mut c_void) {
+///
+/// It does so in the second round of destructors: in the first one keys that were made later have
+/// theirs called after it, and std's wakes whoever joins a scoped thread.
+pub unsafe extern "C" fn thread_exits(value: *mut c_void) {
     local::with(|l| {
         let (Some(m), Some(r)) = (registry::mapping(), l.record()) else { return };
         if registry::is_forked_child() || registry::is_vfork_child(m) {
             return;
+        }
+        if !l.has(local::GOES) {
+            l.set(local::GOES, true);
+            if sys::thread::set_exit_value(value) {
+                return;
+            }
         }
         if registry::is_on() {
             emit(Plain { kind: Kind::ThreadEnd, fields: [] });

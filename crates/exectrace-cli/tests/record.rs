@@ -133,6 +133,8 @@ fn the_planted_lock_is_found() {
     let by = &report["waits"];
     let (all, explained) = (by["by_wake"].as_u64().unwrap(), by["explained"].as_u64().unwrap());
     assert!(all > 10 && explained * 100 >= all * 95, "{by}");
+    // Each thread is one, also while it wakes the one that waits for its end.
+    assert_eq!(report["threads"].as_array().unwrap().len(), 6, "{}", report["threads"]);
     // Every worker waited, and of each wait the pieces make up the whole.
     let waits = exectrace(&folder, &["waits", "--json", "demo.trace"]);
     let mut checked = 0;

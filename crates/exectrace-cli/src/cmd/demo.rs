@@ -105,10 +105,11 @@ fn convoy(length: Duration) {
         }
     };
     let named = |name: String| thread::Builder::new().name(name);
-    let mut threads: Vec<_> =
-        (0..4).filter_map(|i| named(format!("worker {i}")).spawn(worker).ok()).collect();
-    threads.extend(named("refresher".into()).spawn(writer));
-    for t in threads {
-        let _ = t.join();
-    }
+    thread::scope(|s| {
+        for i in 0..4 {
+            // A thread that cannot be made is missed by nobody here.
+            let _ = named(format!("worker {i}")).spawn_scoped(s, worker);
+        }
+        let _ = named("refresher".into()).spawn_scoped(s, writer);
+    });
 }

@@ -366,11 +366,14 @@ impl Sums {
             held.filter_map(|(t, ns)| self.threads.get(t).map(|t| (t, *ns))).collect();
         let of: u64 = held.iter().map(|(t, _)| t.wall_ns(self.end_ns)).sum();
         let waited: u64 = held.iter().map(|(_, ns)| ns).sum();
+        let what = match first.cause {
+            Cause::Lock => format!("waiting for the {} in", first.primitive),
+            _ => format!("in {} by", first.primitive),
+        };
         let mut text = format!(
-            "{} of the time of {} is waiting for the {} in {}",
+            "{} of the time of {} is {what} {}",
             percent(waited, of),
             together(&held.iter().map(|(t, _)| t.name.as_str()).collect::<Vec<_>>()),
-            first.primitive,
             if first.place.is_empty() { "unknown code" } else { &first.place },
         );
         let mut by: BTreeMap<&str, Released> = BTreeMap::new();
@@ -533,7 +536,10 @@ impl Sums {
 
     fn print_storms(&self, out: &mut Out) -> Result<(), Failure> {
         let seconds = (self.end_ns as f64 / 1e9).max(1e-9);
-        let storm = |c: &Counts| (c.at_once + c.of_nobody) as f64 / seconds > 1000.0;
+        let storm = |c: &Counts| {
+            let burnt = c.at_once + c.of_nobody;
+            burnt as f64 / seconds > 1000.0 && burnt > 4 * (c.waits - c.at_once)
+        };
         for (object, c) in self.objects.iter().filter(|(_, c)| storm(c)).take(3) {
             out.put(format_args!(
                 "\nThe lock at {object:#x} burns calls: {} waits that returned at once, {} wakes \
