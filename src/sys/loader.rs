@@ -30,6 +30,20 @@ pub struct Loaded<'a> {
     headers: &'a [libc::Elf64_Phdr],
 }
 
+/// A name in a module's list of links.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Link<'a> {
+    /// A module without which it cannot be loaded.
+    Needed(&'a [u8]),
+    /// What it is called itself.
+    Own(&'a [u8]),
+}
+
+/// Tags of the dynamic section, as elf.h has them.
+const NEEDED: u64 = 1;
+const STRTAB: u64 = 5;
+const SONAME: u64 = 14;
+
 /// Calls `f` with each module until it breaks. MUST NOT allocate or wait inside `f`: an allocator
 /// may want the loader's lock while it holds its own. Otherwise two threads wait for each other.
 pub fn for_each(mut f: impl FnMut(&Loaded<'_>, Counters) -> ControlFlow<()>) {
@@ -142,6 +156,38 @@ impl<'a> Loaded<'a> {
         })
     }
 
+    /// Calls `f` with the names of the modules that this one cannot do without, then with its own
+    /// name as they give it, where it has one.
+    pub fn names(&self, mut f: impl FnMut(Link<'a>)) {
+        let dynamic = self.headers.iter().find(|h| h.p_type == libc::PT_DYNAMIC);
+        let Some(dynamic) = dynamic.filter(|d| self.headers.iter().any(|l| covers(l, d))) else {
+            return;
+        };
+        let at = self.bias.wrapping_add(dynamic.p_vaddr) as usize;
+        let first: *const [u64; 2] = std::ptr::with_exposed_provenance(at);
+        let entries = || {
+            let all = (0..dynamic.p_memsz as usize / 16).map(move |i| {
+                // SAFETY: inside of what is mapped readable, as `covers` says; the loader changes
+                // entries before any module runs only.
+                unsafe { first.wrapping_add(i).read_volatile() }
+            });
+            all.take_while(|[tag, _]| *tag != 0)
+        };
+        let Some([_, texts]) = entries().find(|[tag, _]| *tag == STRTAB) else { return };
+        // glibc has made an address of it, where it can write there.
+        let texts = if texts < self.bias { texts.wrapping_add(self.bias) } else { texts };
+        let Some(texts) = self.readable_from(texts as usize) else { return };
+        let text = |offset: u64| {
+            CStr::from_bytes_until_nul(texts.get(offset as usize..)?).ok().map(CStr::to_bytes)
+        };
+        for (tag, link) in [(NEEDED, Link::Needed as fn(&'a [u8]) -> Link<'a>), (SONAME, Link::Own)]
+        {
+            entries().filter(|[t, _]| *t == tag).filter_map(|[_, at]| text(at)).for_each(|name| {
+                f(link(name));
+            });
+        }
+    }
+
     /// The bytes of the header of the unwind tables, `.eh_frame_hdr`.
     pub fn unwind_header(&self) -> Option<&'a [u8]> {
         let header = self.headers.iter().find(|h| h.p_type == libc::PT_GNU_EH_FRAME)?;
@@ -166,6 +212,15 @@ impl<'a> Loaded<'a> {
             (bytes, n.p_align)
         })
     }
+}
+
+/// Whether this segment is readable and has these bytes.
+fn covers(load: &libc::Elf64_Phdr, part: &libc::Elf64_Phdr) -> bool {
+    let end = |h: &libc::Elf64_Phdr| h.p_vaddr.checked_add(h.p_memsz);
+    load.p_type == libc::PT_LOAD
+        && load.p_flags & libc::PF_R != 0
+        && load.p_vaddr <= part.p_vaddr
+        && end(part).is_some_and(|e| end(load).is_some_and(|l| e <= l))
 }
 
 /// Whether the note's bytes lie in the part of this segment that stands in the file, readable and
@@ -213,6 +268,20 @@ mod tests {
         assert!(!holds(&hidden, &note(0x1100, 0x24)));
         let other = header(libc::PT_DYNAMIC, libc::PF_R, 0x1000, 0x200);
         assert!(!holds(&other, &note(0x1100, 0x24)));
+    }
+
+    #[test]
+    fn the_program_needs_the_c_library_and_that_knows_its_name() {
+        let (mut needed, mut own) = (0, 0);
+        for_each(|m, _| {
+            m.names(|link| match link {
+                Link::Needed(b"libc.so.6") if m.is_program => needed += 1,
+                Link::Own(b"libc.so.6") => own += 1,
+                _ => {}
+            });
+            ControlFlow::Continue(())
+        });
+        assert_eq!((needed, own), (1, 1));
     }
 
     #[test]

@@ -10,13 +10,17 @@ use recorded::Ran;
 use recorded::said;
 use recorded::same_without;
 use trace::encode::op::Op;
+use trace::encode::schema::STACK_GUESSED;
 use trace::encode::schema::STACK_TABLES;
+use trace::encode::schema::STACK_TRUNCATED;
 
 /// The functions of `deep.c`, in the order in which it prints them.
 struct Functions(Vec<u64>);
 
 const ON_TRAP: usize = 21;
 const MAIN: usize = 25;
+/// The functions of `odd_stacks.c`.
+const ODD: [usize; 6] = [0, 1, 2, 3, 4, 5];
 
 impl Functions {
     /// The functions of a stack; frames of other modules are left out.
@@ -35,8 +39,8 @@ impl Functions {
 /// The wait on the `n`th condition variable.
 fn wait(ran: &Ran, n: usize) -> Event {
     let cond = said(ran, "cond")[n];
-    let [t] = &ran.traces[..] else { panic!("{} traces", ran.traces.len()) };
-    let waits: Vec<_> = t.waits(Op::CondWait).into_iter().filter(|w| w.object == cond).collect();
+    let waits = ran.traces.iter().flat_map(|t| t.waits(Op::CondWait));
+    let waits: Vec<_> = waits.filter(|w| w.object == cond).collect();
     assert_eq!(waits.len(), 1, "{waits:?}");
     waits[0].clone()
 }
@@ -83,4 +87,47 @@ fn by_frame_pointers_it_is_not() {
     let levels: Vec<usize> = (0..=20).collect();
     assert_eq!(e.stack_flags & STACK_TABLES, 0);
     assert_ne!(chain.get(..levels.len()), Some(&levels[..]));
+}
+
+#[test]
+fn stacks_out_of_the_ordinary() {
+    let flags = ["-O2", "-fomit-frame-pointer"];
+    let Some(program) = recorded::compiled_as("odd_stacks.c", &flags) else { return };
+    let library = [&flags[..], &["-shared", "-fPIC"]].concat();
+    let Some(library) = recorded::compiled_as("late.c", &library) else { return };
+    let mut command = Command::new(&program);
+    command.arg(&library);
+    let Some(ran) = recorded::run("odd", command, "classes=locks") else { return };
+    assert!(ran.status.success(), "{} {}", ran.status, ran.stderr);
+    assert_eq!(ran.traces.len(), 2, "the program's and its child's");
+    let functions = Functions(said(&ran, "function"));
+    let [waits, caller, made_code, _, deep, main] = ODD;
+    let chain = |n: usize| {
+        let e = wait(&ran, n);
+        (functions.of(&e, program.to_str().unwrap()), e)
+    };
+
+    let (made, e) = chain(0);
+    assert_eq!(made[..3], [waits, made_code, main], "{e:?}");
+    if let [code] = said(&ran, "code")[..] {
+        // The frame of the code that the program made, which no table knows.
+        assert!(e.stack[1].wrapping_sub(code) < 8, "{e:?}");
+        assert_eq!(e.stack_flags, STACK_TABLES | STACK_GUESSED, "{e:?}");
+    }
+
+    let (_, coroutine) = chain(1);
+    assert_eq!(coroutine.stack, [], "nothing is known of a stack that is not the thread's own");
+
+    let (late, e) = chain(2);
+    assert_eq!(late[..2], [waits, main], "{e:?}");
+    let of_library = e.modules.iter().filter(|m| *m == library.to_str().unwrap()).count();
+    assert_eq!((of_library, e.stack_flags), (2, STACK_TABLES), "{e:?}");
+
+    let (many, e) = chain(3);
+    assert_eq!((e.stack.len(), e.stack_flags), (128, STACK_TABLES | STACK_TRUNCATED), "{e:?}");
+    assert_eq!(many[..2], [waits, caller]);
+    assert!(many[2..].iter().all(|f| *f == deep) && many.len() == 128, "{many:?}");
+
+    let (child, e) = chain(4);
+    assert_eq!((&child[..3], e.stack_flags), (&[waits, caller, main][..], STACK_TABLES), "{e:?}");
 }

@@ -9,8 +9,8 @@
 //!    list, and the copies that only it has, are given back when the count was seen to be 0 after a
 //!    newer list was published; until then they wait.
 //! 2. One thread at a time looks; another one that comes meanwhile has it look once more.
-//! 3. The tables of the modules that the first look met are read where they stand: what the program
-//!    was started with is never unloaded.
+//! 3. The tables of the modules that the program was linked with are read where they stand, since
+//!    those are never unloaded: the program itself, what it needs, and what that needs.
 
 use std::ops::ControlFlow;
 use std::sync::atomic::AtomicPtr;
@@ -23,6 +23,7 @@ use std::sync::atomic::Ordering::Release;
 use std::sync::atomic::Ordering::SeqCst;
 
 use trace::sys::loader;
+use trace::sys::loader::Link;
 use trace::sys::loader::Loaded;
 
 use crate::OWN;
@@ -121,15 +122,11 @@ impl List {
         true
     }
 
-    /// What the next list says of a module that is loaded: what this one says of it, where that
-    /// still holds; else the module with a copy of its tables. `held`: nothing was dropped since.
-    /// `None` where there is no memory for the copy.
+    /// What this list says of a module that is loaded, where that still holds. `held`: nothing was
+    /// dropped since.
     fn keep(&self, found: &Module, held: bool) -> Option<Module> {
         let former = self.modules().iter().find(|m| m.is_of(found));
-        match former {
-            Some(m) if held || m.copy.is_null() || m.says_as(found) => Some(*m),
-            _ => found.copied(),
-        }
+        former.filter(|m| held || m.copy.is_null() || m.says_as(found)).copied()
     }
 
     /// The copies that this list has and that one has not.
@@ -246,6 +243,65 @@ pub fn tables_of(m: &Loaded<'_>) -> Option<Tables<'static>> {
     Some(Tables { index, index_address: header.as_ptr().addr(), entries, entries_address })
 }
 
+/// Hashes of the names of modules that stay for the life of the process. Whoever is not among them
+/// for want of room has its tables copied.
+struct Linked {
+    names: [u64; 512],
+    len: usize,
+}
+
+impl Linked {
+    /// From the program on through all that is needed.
+    fn find() -> Linked {
+        let mut linked = Linked { names: [0; 512], len: 0 };
+        // Each round goes one link further; most of them are in the order of need.
+        for _ in 0..64 {
+            let before = linked.len;
+            loader::for_each(|m, _| {
+                if linked.has(m) {
+                    m.names(|link| match link {
+                        Link::Needed(name) => linked.add(name),
+                        Link::Own(_) => {}
+                    });
+                }
+                ControlFlow::Continue(())
+            });
+            if linked.len == before {
+                break;
+            }
+        }
+        linked
+    }
+
+    fn add(&mut self, name: &[u8]) {
+        if !self.knows(name) && self.len < self.names.len() {
+            self.names[self.len] = hash(name);
+            self.len += 1;
+        }
+    }
+
+    fn knows(&self, name: &[u8]) -> bool {
+        self.names[..self.len].contains(&hash(name))
+    }
+
+    /// Whether this module is the program, the kernel's, or one of those names.
+    fn has(&self, m: &Loaded<'_>) -> bool {
+        let mut has = m.is_program || m.is_vdso;
+        let file = m.name.rsplit(|b| *b == b'/').next().unwrap_or_default();
+        has |= !file.is_empty() && self.knows(file);
+        m.names(|link| match link {
+            Link::Own(name) => has |= self.knows(name),
+            Link::Needed(_) => {}
+        });
+        has
+    }
+}
+
+fn hash(name: &[u8]) -> u64 {
+    let step = |h: u64, b: &u8| (h ^ u64::from(*b)).wrapping_mul(0x0000_0100_0000_01b3);
+    name.iter().fold(0xcbf2_9ce4_8422_2325, step)
+}
+
 /// Notes where the module around this address has its code.
 pub fn find_own(own: usize) {
     loader::for_each(|m, _| match m.code() {
@@ -282,12 +338,17 @@ fn look_once() {
     let list = loop {
         let Some(list) = List::new(room) else { return };
         let mut all = true;
+        // All of them were there at the first look.
+        let linked = former.is_none().then(Linked::find);
         loader::for_each(|m, counters| {
             DROPS.store(counters.subs, Relaxed);
             if let (Some((start, end)), Some(tables)) = (m.code(), tables_of(m)) {
                 let copy = std::ptr::null_mut();
                 let found = Module { start, end, tables, copy };
-                let module = former.map_or(Some(found), |f| f.keep(&found, drops == counters.subs));
+                let held = drops == counters.subs;
+                let known = former.and_then(|f| f.keep(&found, held));
+                let stays = || linked.as_ref().is_some_and(|l| l.has(m)).then_some(found);
+                let module = known.or_else(stays).or_else(|| found.copied());
                 all &= module.is_none_or(|m| list.push(m));
             }
             ControlFlow::Continue(())
@@ -349,4 +410,35 @@ fn retire(copy: *mut Copied) {
 pub fn forget_parent() {
     READERS.store(0, Relaxed);
     LOOKING.store(0, Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_program_was_linked_with_stays_and_nothing_else() {
+        // SAFETY: a library of the system, which stays open.
+        unsafe { libc::dlopen(c"libanl.so.1".as_ptr(), libc::RTLD_NOW) };
+        let linked = Linked::find();
+        let (mut stays, mut others) = (Vec::with_capacity(64), Vec::with_capacity(64));
+        loader::for_each(|m, _| {
+            let file = m.name.rsplit(|b| *b == b'/').next().unwrap();
+            let list = if linked.has(m) { &mut stays } else { &mut others };
+            if list.len() < 64 && m.unwind_header().is_some() {
+                list.push((
+                    m.is_program,
+                    file.starts_with(b"libc.so"),
+                    file.starts_with(b"libanl"),
+                ));
+            }
+            ControlFlow::Continue(())
+        });
+        assert!(stays.iter().any(|m| m.0) && stays.iter().any(|m| m.1));
+        assert!(!stays.iter().any(|m| m.2));
+        assert!(!others.iter().any(|m| m.0 || m.1));
+        if !others.iter().any(|m| m.2) {
+            println!("skipped in part: no library to load");
+        }
+    }
 }
