@@ -12,6 +12,7 @@
 //!    the next one of that number.
 
 use std::collections::HashMap;
+use std::collections::HashSet;
 
 use crate::encode::field::Writer;
 use crate::encode::schema;
@@ -98,6 +99,16 @@ impl Lanes {
     pub fn add(&mut self, tid: u32, ticks: u64, seen: Seen) {
         self.threads.entry(tid).or_default().seen.push((ticks, seen));
         self.held += 1;
+    }
+
+    /// At this time the process had these threads. Others that were known before have ended.
+    pub fn alive(&mut self, ticks: u64, tids: &HashSet<u32>) {
+        for (tid, held) in &mut self.threads {
+            let is_older = held.known.iter().all(|k| k.0 < ticks);
+            if is_older && !tids.contains(tid) {
+                held.seen.push((ticks, Seen::Exit));
+            }
+        }
     }
 
     /// Everything before this time was added.
@@ -258,6 +269,20 @@ mod tests {
         l.add(7, 96, Seen::Exit);
         assert_eq!(taken(&mut l), []);
         assert!(l.threads.is_empty() && l.lanes.is_empty(), "what has ended is forgotten");
+    }
+
+    #[test]
+    fn threads_that_are_gone_are_forgotten_and_young_ones_are_not() {
+        let mut l = Lanes::default();
+        l.define(7, 1, 10);
+        l.define(8, 2, 10);
+        l.define(9, 3, 60);
+        l.add(7, 20, Seen::Delay([1, 2, 3]));
+        l.alive(50, &HashSet::from([8]));
+        assert_eq!(taken(&mut l), [(1, 0, 20, 20, 1)]);
+        let mut left: Vec<u32> = l.threads.keys().copied().collect();
+        left.sort_unstable();
+        assert_eq!(left, [8, 9]);
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! 2. Nobody is ever paused from outside, and no table of the process is exchanged.
 //! 3. What stands in the mapping is the word of a stranger: indexes are checked, bytes are copied.
 
+use std::collections::HashSet;
 use std::io;
 use std::path::Path;
 
@@ -255,6 +256,13 @@ impl Drain {
         lanes.add(tid, ticks, seen);
         if lanes.is_full() {
             c.write_kernel();
+        }
+    }
+
+    /// At this time the process had these threads and no others, by their numbers of the kernel's.
+    pub fn alive(&mut self, ticks: u64, tids: &HashSet<u32>) {
+        if let Some(lanes) = self.controller.as_mut().and_then(|c| c.kernel.as_mut()) {
+            lanes.alive(ticks, tids);
         }
     }
 

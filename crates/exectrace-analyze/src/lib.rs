@@ -16,6 +16,7 @@
 pub mod latency;
 pub mod meanwhile;
 pub mod names;
+pub mod sched;
 pub mod spans;
 pub mod tasks;
 pub mod waits;
@@ -27,6 +28,7 @@ pub use crate::meanwhile::Meanwhile;
 pub use crate::names::Name;
 pub use crate::names::NameId;
 pub use crate::names::Names;
+pub use crate::sched::Sched;
 pub use crate::spans::Span;
 pub use crate::spans::Spans;
 pub use crate::tasks::Run;

@@ -20,6 +20,7 @@ mod output;
 mod places;
 mod preload;
 mod progress;
+mod scheduling;
 mod stacks;
 mod table;
 mod time;

@@ -127,7 +127,120 @@ fn every_switch_that_the_kernel_counts_is_in_the_trace() {
         assert!(ins.abs_diff(outs + preempted) <= 1, "{ins}");
         assert!(outs + preempted > 0, "something was looked at");
     }
-    let stat = exectrace(&["stat", "--json", trace.to_str().unwrap()]);
-    let stat: Value = serde_json::from_slice(&stat.stdout).unwrap();
+    let stat = json_of(&["stat", "--json", trace.to_str().unwrap()]);
     assert_eq!((&stat["complete"], &stat["lost"]), (&Value::Bool(true), &Value::from(0)));
+    the_report_divides_by_them(&json_of(&["report", "--json", trace.to_str().unwrap()]), &seen);
+}
+
+fn json_of(args: &[&str]) -> Value {
+    serde_json::from_slice(&exectrace(args).stdout).unwrap()
+}
+
+/// The parts of a thread's life make up the whole, and the counts are those of the events.
+fn the_report_divides_by_them(report: &Value, seen: &BTreeMap<u64, [u64; 3]>) {
+    let mut checked = 0;
+    for thread in report["threads"].as_array().unwrap() {
+        let number = |of: &Value| of.as_u64().unwrap();
+        let (tid, cpu) = (number(&thread["tid"]), &thread["cpu"]);
+        let [outs, preempted, _] = seen[&tid];
+        assert_eq!((number(&cpu["switches"]), number(&cpu["preempted"])), (outs, preempted));
+        assert_eq!(
+            (&thread["around_hooks"], &thread["counted"]),
+            (&Value::Bool(false), &Value::Null)
+        );
+        let parts =
+            ["running_ns", "preempted_ns", "woken_ns", "blocked_ns", "unknown_ns", "unseen_ns"];
+        let sum: u64 = parts.map(|part| number(&cpu[part])).iter().sum();
+        let wall = number(&thread["wall_ns"]);
+        // It runs a little before it meets the recorder and after it has said goodbye; on a busy
+        // machine that may take a turn of the others.
+        assert!(sum <= wall + 1_000_000_000 && sum + 1_000_000_000 >= wall, "{thread}");
+        let blocked: u64 = thread["blocked_ns"].as_object().unwrap().values().map(number).sum();
+        assert_eq!(blocked, number(&cpu["blocked_ns"]));
+        let explained = number(&cpu["explained_switches"]);
+        // The rest are pages that come from disk, and locks of the kernel.
+        assert!(explained <= outs && outs - explained <= 50, "{thread}");
+        checked += 1;
+    }
+    assert!(checked >= 3, "{report}");
+}
+
+/// A thread made by `clone`, which sleeps by instructions of its own: no hook sees it.
+const AROUND: &str = r#"
+#define _GNU_SOURCE
+#include <sched.h>
+#include <stdlib.h>
+#include <time.h>
+static volatile int ended;
+static long enter(long number, const void *a, void *b) {
+    long r;
+    __asm__ volatile("syscall" : "=a"(r) : "a"(number), "D"(a), "S"(b) : "rcx", "r11", "memory");
+    return r;
+}
+static int sleeps(void *none) {
+    struct timespec ms = {0, 1000000};
+    for (int i = 0; i < 20; i++) enter(35, &ms, none);
+    ended = 1;
+    enter(60, none, none);
+    return 0;
+}
+int main(void) {
+    char *stack = malloc(65536);
+    int shared = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
+    if (clone(sleeps, stack + 65536, shared, NULL) < 0) return 2;
+    struct timespec ms = {0, 1000000};
+    while (!ended) nanosleep(&ms, NULL);
+    return 0;
+}
+"#;
+
+#[test]
+fn a_thread_that_gets_around_the_hooks_is_seen() {
+    if !can_watch() {
+        return;
+    }
+    if cfg!(not(target_arch = "x86_64")) {
+        return println!("skipped: the program enters the kernel by x86-64's instruction");
+    }
+    let folder = folder("around");
+    fs::write(folder.join("around.c"), AROUND).unwrap();
+    let mut cc = Command::new("cc");
+    match cc.args(["-O1", "-o", "around", "around.c"]).current_dir(&folder).output() {
+        Ok(out) => assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr)),
+        Err(e) => return println!("skipped: no C compiler: {e}"),
+    }
+    let (program, trace) = (folder.join("around"), folder.join("around.trace"));
+    let (program, trace) = (program.to_str().unwrap(), trace.to_str().unwrap());
+    let out = exectrace(&["record", "--classes", "sleep,sched", "-o", trace, "--", program]);
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(out.status.success() && said.contains("1 thread got around the hooks"), "{said}");
+    let report = json_of(&["report", "--json", trace]);
+    let threads = report["threads"].as_array().unwrap();
+    let around: Vec<&Value> = threads.iter().filter(|t| t["around_hooks"] == true).collect();
+    let [thread] = around[..] else { panic!("{report}") };
+    // Twenty sleeps of a millisecond, each of them a switch that nothing explains.
+    assert!(thread["cpu"]["switches"].as_u64().unwrap() >= 20, "{thread}");
+    assert!(thread["cpu"]["unknown_ns"].as_u64().unwrap() >= 20_000_000, "{thread}");
+    assert_eq!(thread["cpu"]["explained_switches"], 0);
+    let main = threads.iter().find(|t| t["around_hooks"] == false).unwrap();
+    assert!(main["cpu"]["explained_switches"].as_u64().unwrap() > 0, "{main}");
+}
+
+#[test]
+fn without_switches_the_kernels_counts_are_in_the_trace() {
+    let folder = folder("counts");
+    let trace = folder.join("sleep.trace");
+    let trace = trace.to_str().unwrap();
+    let out = exectrace(&["record", "--no-report", "-o", trace, "--", "sleep", "1"]);
+    let stat = json_of(&["stat", "--json", trace]);
+    let counted = exectrace(&["events", "--json", "--kind", "RunDelay", trace]).stdout;
+    let counted = String::from_utf8_lossy(&counted).into_owned();
+    if !out.status.success() || fs::read("/proc/self/schedstat").is_err() {
+        return println!("skipped: {stat} {}", String::from_utf8_lossy(&out.stderr));
+    }
+    let first: Value = serde_json::from_str(counted.lines().next().unwrap()).unwrap();
+    assert!(first["ran"].as_u64().unwrap() > 0, "{first}");
+    let report = json_of(&["report", "--json", trace]);
+    assert_eq!(report["cpu"], Value::Null);
+    assert!(report["threads"][0]["counted"]["ran_ns"].as_u64().unwrap() > 0, "{report}");
 }

@@ -10,10 +10,12 @@ use std::path::PathBuf;
 
 use trace::Summary;
 use trace::encode::schema;
+use trace::kernel::Seen;
 use trace::outside::Drain;
 use trace::outside::DrainOptions;
 use trace::outside::Drained;
 
+use crate::scheduling;
 use crate::scheduling::Scheduling;
 
 /// What was recorded of one process, or of one program that it was.
@@ -163,6 +165,9 @@ impl Drains {
                 one.drain.saw(tid, ticks, seen);
             }
         });
+        if let Some(now) = scheduling.is_count_due() {
+            targets.iter_mut().for_each(|one| one.count(now));
+        }
         let (until, lost) = (scheduling.until(), scheduling.take_lost());
         for one in targets {
             one.drain.saw_until(until);
@@ -248,6 +253,19 @@ impl One {
                 self.file = None;
             }
         }
+    }
+
+    /// Writes what the kernel has counted for each of its threads.
+    fn count(&mut self, now: u64) {
+        let counts = scheduling::counts(self.pid);
+        if counts.is_empty() {
+            return;
+        }
+        let tids = counts.iter().map(|c| c.0).collect();
+        for (tid, count) in counts {
+            self.drain.saw(tid, now, Seen::Delay(count));
+        }
+        self.drain.alive(now, &tids);
     }
 
     fn finish(mut self, reason: u64) -> Traced {

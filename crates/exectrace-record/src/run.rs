@@ -159,11 +159,14 @@ pub fn record(options: &Options, library: &[u8]) -> Result<Recorded, Refused> {
 /// What the kernel is asked for, and what to say of it. The calling thread starts the program.
 fn watch(options: &Options) -> (Scheduling, String) {
     if !options.switches {
-        return (Scheduling::none(), "not asked: running and waiting for a CPU are one".into());
+        return (Scheduling::none(), "its counts of each thread, read now and then".into());
     }
     match Scheduling::watch(&trace_kernel::Options::default()) {
         Ok(scheduling) => (scheduling, "switches: when each thread had a CPU".into()),
-        Err(e) => (Scheduling::none(), trace_kernel::refusal(&e)),
+        Err(e) => {
+            let why = trace_kernel::refusal(&e);
+            (Scheduling::none(), format!("its counts of each thread, read now and then: {why}"))
+        }
     }
 }
 

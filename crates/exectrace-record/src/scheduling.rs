@@ -4,6 +4,7 @@
 //! The records are stamped by the monotonic clock; each is put on the trace's clock by the line
 //! between the two moments, at most a look apart, at which both clocks were read together.
 
+use std::fs;
 use std::io;
 
 use trace::kernel::Seen;
@@ -21,7 +22,18 @@ pub struct Scheduling {
     tie: Tie,
     taken: Vec<Record>,
     said_lost: u64,
+    counts: u32,
+    count_at_ns: u64,
 }
+
+/// What the kernel has counted for a thread: its number, nanoseconds on a CPU, nanoseconds without
+/// one though it could run, and how often it got one.
+pub type Count = (u32, [u64; 3]);
+
+/// How often counts are asked for: a few times soon, since many programs end soon, then now and
+/// then. Two microseconds for each thread.
+const COUNT_NS: u64 = 1_000_000_000;
+const COUNT_FIRST_NS: u64 = 30_000_000;
 
 impl Scheduling {
     /// Watches whatever the calling thread starts from here on.
@@ -37,7 +49,14 @@ impl Scheduling {
     /// Watches nothing.
     pub fn none() -> Scheduling {
         let now = clocks();
-        Scheduling { watch: None, tie: Tie(now, now), taken: Vec::new(), said_lost: 0 }
+        Scheduling {
+            watch: None,
+            tie: Tie(now, now),
+            taken: Vec::new(),
+            said_lost: 0,
+            counts: 0,
+            count_at_ns: 0,
+        }
     }
 
     /// Takes what was seen until now.
@@ -64,6 +83,18 @@ impl Scheduling {
         }
     }
 
+    /// The time in ticks, where it is time to ask for counts: there are no records, which say more.
+    pub fn is_count_due(&mut self) -> Option<u64> {
+        let Tie(_, (ticks, now_ns)) = self.tie;
+        if self.watch.is_some() || now_ns < self.count_at_ns {
+            return None;
+        }
+        let wait = COUNT_FIRST_NS.checked_shl(self.counts).unwrap_or(COUNT_NS).min(COUNT_NS);
+        self.count_at_ns = now_ns.saturating_add(wait);
+        self.counts = self.counts.saturating_add(1).min(32);
+        Some(ticks)
+    }
+
     /// The time in ticks up to which everything was taken.
     pub fn until(&self) -> u64 {
         match self.watch {
@@ -84,6 +115,22 @@ impl Scheduling {
     }
 }
 
+/// What the kernel has counted for each thread of a process; nothing where that cannot be read.
+pub fn counts(pid: u32) -> Vec<Count> {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else { return Vec::new() };
+    let count = |thread: fs::DirEntry| {
+        let tid = thread.file_name().to_str()?.parse().ok()?;
+        let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        Some((tid, three(&text)?))
+    };
+    threads.flatten().filter_map(count).collect()
+}
+
+fn three(text: &str) -> Option<[u64; 3]> {
+    let mut numbers = text.split_whitespace().map(|n| n.parse().ok());
+    Some([numbers.next()??, numbers.next()??, numbers.next()??])
+}
+
 /// Whether the kernel's records of switches can be had here.
 ///
 /// # Errors
@@ -92,4 +139,40 @@ impl Scheduling {
 pub fn can_watch() -> Result<(), String> {
     let options = Options::default();
     Watch::open(&options).map(drop).map_err(|e| trace_kernel::refusal(&e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_of_this_process_are_there_and_rise() {
+        assert_eq!(three("12 34 5\n"), Some([12, 34, 5]));
+        assert_eq!((three("12 34"), three("12 x 5")), (None, None));
+        let pid = std::process::id();
+        let before = counts(pid);
+        if before.is_empty() {
+            return println!("skipped: this kernel does not count");
+        }
+        let sum = |counts: &[Count]| counts.iter().map(|(_, c)| c[0]).sum::<u64>();
+        // This thread runs until its time is seen.
+        while sum(&counts(pid)) <= sum(&before) {
+            std::hint::spin_loop();
+        }
+        assert!(counts(u32::MAX).is_empty());
+    }
+
+    #[test]
+    fn counts_are_asked_for_soon_and_then_seldom() {
+        let mut s = Scheduling::none();
+        let mut asked = Vec::new();
+        for ms in 0..10_000u64 {
+            s.tie = Tie((0, 0), (0, ms * 1_000_000));
+            if s.is_count_due().is_some() {
+                asked.push(ms);
+            }
+        }
+        assert_eq!(asked[..6], [0, 30, 90, 210, 450, 930]);
+        assert_eq!(asked[6..], [1890, 2890, 3890, 4890, 5890, 6890, 7890, 8890, 9890]);
+    }
 }

@@ -138,7 +138,13 @@ fn record(options: &Options) -> Result<Recorded, String> {
         ],
     };
     let stacks = if options.no_stacks { "without stacks" } else { "with stacks" };
-    eprintln!("exectrace: recording {} {stacks}, by hooks of the C library", options.classes);
+    let kernel = match (plan.switches, trace_record::can_watch()) {
+        (false, _) => String::new(),
+        (true, Ok(())) => ", and by the kernel's records of switches".into(),
+        (true, Err(why)) => format!("; no switches of threads: {why}"),
+    };
+    let what = &options.classes;
+    eprintln!("exectrace: recording {what} {stacks}, by hooks of the C library{kernel}");
     trace_record::record(&plan, &library()?).map_err(|e| e.to_string())
 }
 

@@ -9,6 +9,7 @@ use serde_json::Value;
 use serde_json::json;
 use trace::encode::op::Object;
 use trace::encode::op::Op;
+use trace_analyze::Sched;
 use trace_analyze::Wait;
 use trace_analyze::Waits;
 use trace_analyze::waits::Counts;
@@ -34,6 +35,8 @@ use crate::output::Style;
 use crate::output::safe;
 use crate::places;
 use crate::places::Cause;
+use crate::scheduling;
+use crate::scheduling::Row;
 use crate::stacks::Stacks;
 use crate::table;
 use crate::table::Table;
@@ -41,13 +44,19 @@ use crate::time;
 use crate::verdict::Verdict;
 
 const HELP: &str = "\
-Time in which a thread does not wait in a recorded call counts as running or runnable: whether it
-had a CPU is not in the trace. Waits for work (at a queue, a poll, a socket) count as idle and are
+Where the kernel's switches are in the trace (record --classes ..,sched), a thread's time is divided
+by them: running, waiting for a CPU (preempted, or woken and not yet on), blocked in a recorded
+wait, blocked for an unknown cause. Where not, time in which a thread does not wait in a recorded
+call counts as running or runnable, unless the kernel has counted it: then \"CPU wait\" may lie within
+waits, since a thread that was woken and has no CPU yet has not returned from its wait. Waits for work (at a queue, a poll, a socket) count as idle and are
 not ranked. \"released by\" is the thread whose wake let the waiter go on; it nearly always held the
 lock, but a trace of wakes does not prove that.
 
 The JSON object has wall_ns, threads, causes, objects, files, waits {count, explained}, lost,
-complete.";
+complete; cpu, for all and for each thread, has what the switches say, or null: running_ns,
+preempted_ns, woken_ns, blocked_ns, unknown_ns, unseen_ns, switches, explained_switches, preempted,
+migrations. A thread's blocked_ns divides its blocked time by cause; around_hooks: it never met the
+recorder. counted is what the kernel has counted for it where it gave no switches.";
 
 /// What to print.
 #[derive(Args, Debug)]
@@ -74,6 +83,8 @@ struct ThreadTime {
     began_ns: u64,
     ended_ns: Option<u64>,
     by_cause: BTreeMap<Cause, u64>,
+    /// Time blocked in recorded waits, by the kernel's switches.
+    blocked: BTreeMap<Cause, u64>,
     voluntary: u64,
     slept: u64,
     usage: bool,
@@ -188,6 +199,7 @@ struct Sums {
     explained: Explained,
     objects: Vec<(u64, Counts)>,
     unplaced: u64,
+    sched: Sched,
 }
 
 /// Runs the command.
@@ -206,11 +218,14 @@ pub fn run(options: &Options, out: &mut Out) -> Result<Verdict, Failure> {
             }
             Item::Event(event) => {
                 sums.event(event);
+                sums.sched.event(event);
                 waits.add(event);
                 event.session()
             }
             Item::SessionEnd(session) => {
                 waits.finish(session);
+                let end = session.end().map(|end| session.clock().ns(end.at));
+                sums.sched.end(end.unwrap_or(sums.end_ns));
                 *session
             }
             _ => return Ok(ControlFlow::Continue(())),
@@ -269,6 +284,10 @@ impl Sums {
         let t = self.threads.entry(wait.thread).or_default();
         let sum = t.by_cause.entry(place.cause).or_default();
         *sum = sum.saturating_add(ns);
+        if let Some(part) = self.sched.wait(wait) {
+            let blocked = t.blocked.entry(place.cause).or_default();
+            *blocked = blocked.saturating_add(part.blocked_ns);
+        }
         let slept = match wait.op {
             Op::FutexWait => wait.ending != Ending::AtOnce,
             _ => ns >= 5_000,
@@ -322,6 +341,7 @@ impl Sums {
             self.end_ns = self.end_ns.max(session.clock().ns(end.at));
             self.lost = end.lost;
         }
+        self.sched.settle();
         self.explained = waits.explained();
         self.objects = waits.objects().map(|(object, counts)| (object, *counts)).collect();
         // What burns calls without sleeping ranks beside what sleeps.
@@ -354,6 +374,13 @@ impl Sums {
         };
         let idle: u64 = self.threads.values().map(idle).sum();
         let Some(first) = self.ranked().into_iter().find(|g| g.cause != Cause::Other) else {
+            if let Some(cpu) = self.sched.all() {
+                let (on, none) = (percent(cpu.running_ns, wall), percent(cpu.waiting_ns(), wall));
+                return format!(
+                    "No lock and no I/O held anything up: {on} of all time was running, {none} \
+                     waiting for a CPU."
+                );
+            }
             let rest = percent(wall.saturating_sub(idle), wall);
             return format!(
                 "No lock and no I/O held anything up: {rest} of all time was running or runnable."
@@ -412,6 +439,7 @@ impl Sums {
                 time::count(voluntary)
             ));
         }
+        facts.push_str(&scheduling::facts(&self.sched, self.threads.keys().copied()));
         if self.lost > 0 {
             facts.push_str(&format!("; {} lost", time::counted(self.lost, "event")));
         }
@@ -473,40 +501,23 @@ impl Sums {
     }
 
     fn print_threads(&self, out: &mut Out) -> Result<(), Failure> {
-        let mut table = Table::new([
-            table::text("thread", 12),
-            table::number("lived"),
-            table::number("running"),
-            table::number("lock"),
-            table::number("I/O"),
-            table::number("others"),
-            table::number("idle"),
-            table::number("sleep"),
-        ]);
         let mut threads: Vec<(&u32, &ThreadTime)> = self.threads.iter().collect();
         let held = |t: &ThreadTime| {
             let by = |c| t.by_cause.get(&c).copied().unwrap_or(0);
             by(Cause::Lock) + by(Cause::Io)
         };
         threads.sort_by_key(|(n, t)| (std::cmp::Reverse(held(t)), **n));
-        for (number, t) in threads.iter().take(THREADS) {
-            let wall = t.wall_ns(self.end_ns);
-            let share = |c| match t.by_cause.get(&c).copied().unwrap_or(0) {
-                0 => "-".to_owned(),
-                ns => percent(ns, wall),
-            };
-            table.row([
-                self.thread_name(**number),
-                time::short(wall),
-                percent(wall.saturating_sub(t.waited_ns()), wall),
-                share(Cause::Lock),
-                share(Cause::Io),
-                share(Cause::Other),
-                share(Cause::Idle),
-                share(Cause::Sleep),
-            ]);
-        }
-        table.print(out)?;
+        let rows: Vec<Row> = threads
+            .iter()
+            .take(THREADS)
+            .map(|(number, t)| {
+                let name = self.thread_name(**number);
+                let wall = t.wall_ns(self.end_ns);
+                let who = (**number, t.began_ns);
+                Row::new(name, wall, &t.by_cause, &t.blocked, &self.sched, who)
+            })
+            .collect();
+        scheduling::table(&rows).print(out)?;
         if threads.len() > THREADS {
             let more = time::counted((threads.len() - THREADS) as u64, "more thread");
             out.styled(Style::Dim, &format!("and {more}\n"))?;
@@ -582,6 +593,7 @@ impl Sums {
             let e = self.explained;
             o.put("waits", json!({"by_wake": e.waits, "explained": e.woken}));
             o.put("coverage", json!({"slept": slept, "voluntary_switches": voluntary}));
+            o.put("cpu", scheduling::json(self.sched.all().as_ref()));
             o.put("threads", json!(threads));
             o.put("causes", json!(causes));
             o.put("files", json!(files));
@@ -595,8 +607,13 @@ impl Sums {
         let wall = t.wall_ns(self.end_ns);
         let waited: BTreeMap<&str, u64> =
             t.by_cause.iter().map(|(c, ns)| (c.name(), *ns)).collect();
+        let blocked: BTreeMap<&str, u64> =
+            t.blocked.iter().map(|(c, ns)| (c.name(), *ns)).collect();
         json!({"thread": number, "tid": t.tid, "name": t.name, "wall_ns": wall,
-            "running_ns": wall.saturating_sub(t.waited_ns()), "waited_ns": waited})
+            "running_ns": wall.saturating_sub(t.waited_ns()), "waited_ns": waited,
+            "cpu": scheduling::json(self.sched.cpu(number)), "blocked_ns": blocked,
+            "counted": scheduling::counted(&self.sched, number),
+            "around_hooks": self.sched.is_unmet(number)})
     }
 
     fn group_json(&self, g: &Group) -> Value {

@@ -8,8 +8,10 @@ use serde_json::json;
 use trace::encode::op::Object;
 use trace::encode::op::Op;
 use trace_analyze::Meanwhile;
+use trace_analyze::Sched;
 use trace_analyze::Wait;
 use trace_analyze::Waits;
+use trace_analyze::sched::Part;
 use trace_analyze::waits::Ending;
 use trace_analyze::waits::Holder;
 use trace_analyze::waits::StackKey;
@@ -38,9 +40,10 @@ contended lock), unknown.
 
 JSON lines: thread, kind, class, object, began_ns, ended_ns, duration_ns, ending (done, at once,
 timed out, failed, never), result, errno, stack, released_by {thread, began_ns, stack} or null,
-pieces: from_ns, to_ns, by {thread, stack} or null, holder, holder_of, meanwhile {ns, running_ns,
-blocked [{kind, object, ns}]}: what that waker did in this time, as far as it was seen and did not
-itself wait for the same object.
+blocked_ns and woken_ns (null where the kernel's switches are not in the trace): of the wait,
+blocked without a CPU, and woken without one yet; pieces: from_ns, to_ns, by {thread, stack} or
+null, holder, holder_of, meanwhile {ns, running_ns, blocked [{kind, object, ns}]}: what that waker
+did in this time, as far as it was seen and did not itself wait for the same object.
 
 Examples:
   exectrace waits app.trace                         the longest waits
@@ -80,7 +83,7 @@ pub fn run(options: &Options, out: &mut Out) -> Result<Verdict, Failure> {
     let mut input = Input::open(&options.common.file)?;
     let mut verdict = Verdict::new(input.name());
     let mut stacks = Stacks::new(&options.symbols, false);
-    let mut waits = Waits::new();
+    let (mut waits, mut sched) = (Waits::new(), Sched::new());
     let (mut session_number, mut shown) = (0, 0);
     let mut longest: Vec<(u64, String)> = Vec::new();
     let (mut count, mut total_ns) = (0u64, 0u64);
@@ -88,20 +91,23 @@ pub fn run(options: &Options, out: &mut Out) -> Result<Verdict, Failure> {
         let session = match item {
             Item::SessionBegin(_) => {
                 session_number += 1;
-                waits = Waits::new();
+                (waits, sched) = (Waits::new(), Sched::new());
                 return Ok(ControlFlow::Continue(()));
             }
             Item::Event(event) => {
                 waits.add(event);
+                sched.event(event);
                 event.session()
             }
             Item::SessionEnd(session) => {
                 waits.finish(session);
+                sched.end(session.end().map_or(0, |end| session.clock().ns(end.at)));
                 *session
             }
             _ => return Ok(ControlFlow::Continue(())),
         };
         while let Some(wait) = waits.next_wait() {
+            let part = sched.wait(&wait);
             if !is_wanted(options, &wait) {
                 continue;
             }
@@ -113,7 +119,7 @@ pub fn run(options: &Options, out: &mut Out) -> Result<Verdict, Failure> {
                     return Ok(ControlFlow::Break(()));
                 }
                 shown += 1;
-                out.put(format_args!("{}\n", wait_json(&wait, &mut stack)))?;
+                out.put(format_args!("{}\n", wait_json(&wait, part, &mut stack)))?;
                 continue;
             }
             let most = options.limit.unwrap_or(LIMIT);
@@ -191,7 +197,11 @@ fn meanwhile(did: &Meanwhile) -> Value {
     json!({"ns": did.ns, "running_ns": did.running_ns, "blocked": blocked})
 }
 
-fn wait_json(wait: &Wait, stack: &mut impl FnMut(StackKey) -> StackOf) -> Value {
+fn wait_json(
+    wait: &Wait,
+    part: Option<Part>,
+    stack: &mut impl FnMut(StackKey) -> StackOf,
+) -> Value {
     let mut waker = |w: &Waker| {
         json!({
             "thread": w.thread,
@@ -234,6 +244,8 @@ fn wait_json(wait: &Wait, stack: &mut impl FnMut(StackKey) -> StackOf) -> Value 
         "began_ns": wait.began_ns,
         "ended_ns": wait.ended_ns,
         "duration_ns": wait.duration_ns(),
+        "blocked_ns": part.map(|p| p.blocked_ns),
+        "woken_ns": part.map(|p| p.woken_ns),
         "ending": ending(wait.ending),
         "result": wait.result,
         "errno": if let Ending::Failed(e) = wait.ending { e } else { 0 },
