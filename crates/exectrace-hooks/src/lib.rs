@@ -35,6 +35,7 @@ mod raw;
 #[doc(hidden)]
 pub mod real;
 mod settings;
+mod shells;
 mod target;
 mod thread;
 mod waiters;
@@ -56,6 +57,7 @@ pub use thread::thread_ends;
 /// says of descriptors.
 pub fn forget_parent() {
     waiters::forget();
+    shells::forget();
     descriptors::forget_range(0, u32::MAX);
 }
 

@@ -9,7 +9,6 @@ use std::ffi::CStr;
 use std::ffi::c_char;
 use std::ffi::c_int;
 use std::ffi::c_long;
-use std::ffi::c_void;
 use std::sync::atomic::AtomicPtr;
 use std::sync::atomic::Ordering::Acquire;
 use std::sync::atomic::Ordering::Release;
@@ -46,6 +45,11 @@ pub fn follow(what: &'static Follow) {
     FOLLOW.store(std::ptr::from_ref(what).cast_mut(), Release);
 }
 
+/// Whether programs that are started now are recorded, as far as they can be.
+pub fn follows() -> bool {
+    trace::registry::is_on() && followed().is_some()
+}
+
 fn followed() -> Option<&'static Follow> {
     // Acquire: pairs with the Release in `follow`.
     // SAFETY: null, or from a reference for the life of the process.
@@ -57,9 +61,15 @@ unsafe extern "C" {
 }
 
 /// The program's own environment.
-fn own_environment() -> Words {
+pub fn own_environment() -> Words {
     // SAFETY: as libc itself reads it for `execv`.
     unsafe { environ }
+}
+
+/// Puts another list in the place of the program's environment.
+pub fn set_environment(list: Words) {
+    // SAFETY: as libc itself stores it in `setenv`.
+    unsafe { environ = list };
 }
 
 const PRELOAD: &[u8] = b"LD_PRELOAD=";
@@ -67,7 +77,7 @@ const FORMER: &[u8] = b"EXECTRACE_PRELOAD_FORMER=";
 /// Entries that stand on the stack; a longer list goes into memory from the kernel.
 const ON_STACK: usize = 512;
 /// Longest `LD_PRELOAD` of the program's own that is kept beside ours.
-const PRELOAD_MAX: usize = 4096;
+pub const PRELOAD_MAX: usize = 4096;
 /// Entries that we add.
 const ADDED: usize = 4;
 
@@ -138,7 +148,7 @@ impl Drop for List {
 ///
 /// # Safety
 /// - `words` is null, or ends in a null.
-unsafe fn each(words: Words) -> impl Iterator<Item = *const c_char> {
+pub unsafe fn each(words: Words) -> impl Iterator<Item = *const c_char> {
     let mut at = words;
     std::iter::from_fn(move || {
         if at.is_null() {
@@ -152,16 +162,44 @@ unsafe fn each(words: Words) -> impl Iterator<Item = *const c_char> {
 }
 
 /// The bytes of a word.
-fn bytes<'w>(word: *const c_char) -> &'w [u8] {
+pub fn bytes<'w>(word: *const c_char) -> &'w [u8] {
     // SAFETY: words of an environment or of arguments end in a zero.
     unsafe { CStr::from_ptr(word) }.to_bytes()
+}
+
+/// Whether `with_ours` made this entry: it is gone when that returns.
+pub fn is_made(entry: &[u8]) -> bool {
+    entry.starts_with(PRELOAD) || entry.starts_with(FORMER)
+}
+
+/// The program's own part of an `LD_PRELOAD`, which may have ours already: where this thread found
+/// the environment that another one lends to libc.
+fn without_library<'v>(value: &'v [u8], library: &[u8]) -> &'v [u8] {
+    match value.strip_prefix(library) {
+        Some([]) => b"",
+        Some([b':', own @ ..]) => own,
+        _ => value,
+    }
+}
+
+/// Whether this is one of the variables by which a program is recorded.
+pub fn is_ours(entry: &[u8]) -> bool {
+    [&b"EXECTRACE_PRELOAD_DIR="[..], b"EXECTRACE_PRELOAD_OPTIONS=", FORMER]
+        .iter()
+        .any(|name| entry.starts_with(name))
+}
+
+/// Whether this is an `LD_PRELOAD`; whether it has our library in it.
+pub fn is_preload(entry: &[u8]) -> Option<bool> {
+    let value = entry.strip_prefix(PRELOAD)?;
+    Some(followed().is_some_and(|f| value.starts_with(f.library.to_bytes())))
 }
 
 /// Runs `call` with an environment in which the new program is recorded, where it can be.
 ///
 /// # Safety
 /// - `environment` is null or a list of words.
-unsafe fn with_ours(environment: Words, call: impl FnOnce(Words) -> c_int) -> Option<c_int> {
+pub unsafe fn with_ours(environment: Words, call: impl FnOnce(Words) -> c_int) -> Option<c_int> {
     let follow = followed()?;
     // SAFETY: the caller's promise.
     let n = unsafe { each(environment) }.count();
@@ -183,13 +221,16 @@ unsafe fn with_ours(environment: Words, call: impl FnOnce(Words) -> c_int) -> Op
     for word in unsafe { each(environment) } {
         let text = bytes(word);
         let Some(own) = text.strip_prefix(PRELOAD) else {
-            list.push(word);
+            if !is_ours(text) {
+                list.push(word);
+            }
             continue;
         };
+        let own = without_library(own, library);
         if own.len() > PRELOAD_MAX {
             return None;
         }
-        if former[0] == 0 {
+        if former[0] == 0 && !own.is_empty() {
             put(b":", &mut preload);
             put(own, &mut preload);
             former[..FORMER.len()].copy_from_slice(FORMER);
@@ -502,29 +543,6 @@ pub unsafe fn fork() -> pid_t {
         block::process(Step::Child, child as u32, b"fork");
     }
     child
-}
-
-/// libc starts the shell by itself, past the hooks.
-fn by_libc(command: *const c_char) {
-    if !command.is_null() {
-        block::process(Step::NotFollowed, 0, b"/bin/sh: libc starts it by itself");
-    }
-}
-
-/// # Safety
-/// - As `system`.
-pub unsafe fn system(command: *const c_char) -> c_int {
-    by_libc(command);
-    // SAFETY: the caller's promise.
-    unsafe { real::system(command) }
-}
-
-/// # Safety
-/// - As `popen`.
-pub unsafe fn popen(command: *const c_char, mode: *const c_char) -> *mut c_void {
-    by_libc(command);
-    // SAFETY: the caller's promise.
-    unsafe { real::popen(command, mode) }
 }
 
 /// # Safety

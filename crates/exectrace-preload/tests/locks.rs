@@ -178,8 +178,8 @@ fn a_cancelled_thread_ends_and_the_process_lives() {
     let Some(program) = recorded::compiled("cancel.c", &[]) else { return };
     let Some(ran) = recorded::run("cancel", Command::new(&program), "") else { return };
     same_without(&ran, Command::new(&program), &[]);
-    assert_eq!(said(&ran, "cancelled"), vec![1; 17]);
-    assert_eq!(said(&ran, "cleaned"), [17]);
+    assert_eq!(said(&ran, "cancelled"), vec![1; 18]);
+    assert_eq!(said(&ran, "cleaned"), [18]);
     let first = ran.traces.iter().max_by_key(|t| t.threads.len()).expect("a trace");
     let cancelled =
         |op| first.waits(op).iter().filter(|w| w.error == libc::ECANCELED as u64).count();
@@ -194,7 +194,7 @@ fn a_cancelled_thread_ends_and_the_process_lives() {
         (Op::EpollWait, 1),
         (Op::Sleep, 4),
         (Op::Write, 1),
-        (Op::WaitProcess, 1),
+        (Op::WaitProcess, 2),
     ] {
         assert_eq!(cancelled(op), n, "{op:?}");
     }

@@ -59,6 +59,7 @@ static void *victim(void *p) {
     case 13: sleep(86400); break;
     case 14: write(full[1], byte, 8); break;
     case 15: waitpid(-1, NULL, 0); break;
+    case 17: system("exec sleep 30"); break;
     case 16: accept(sockets[0], NULL, NULL); recv(sockets[0], byte, 1, 0); break;
     }
     pthread_cleanup_pop(0);
@@ -84,7 +85,7 @@ int main(void) {
         for (;;)
             pause();
     }
-    int last = 16;
+    int last = 17;
     for (intptr_t i = 0; i <= last; i++) {
         pthread_t t;
         void *value = NULL;
@@ -97,6 +98,10 @@ int main(void) {
     /* A cancellation that waits already is seen by a semaphore that is free. */
     printf("cleaned %d\n", cleaned);
     printf("mutex %d\n", pthread_mutex_trylock(&mutex));
+    /* The shell was killed and waited for, and signals do what they did. */
+    struct sigaction now;
+    sigaction(SIGINT, NULL, &now);
+    printf("left %d %d\n", waitpid(-1, NULL, WNOHANG), now.sa_handler == SIG_DFL);
     kill(child, 9);
     waitpid(child, NULL, 0);
     return 0;

@@ -19,6 +19,22 @@ static void ended(const char *how, pid_t child) {
     fflush(stdout);
 }
 
+/* Shells that libc starts by itself: one of `system`, two of `popen`. */
+static void shells(void) {
+    char line[64] = "";
+    char **before = environ;
+    printf("system %d %d %d\n", system("exit 3") >> 8, system(NULL) != 0, errno);
+    fflush(stdout);
+    FILE *in = popen("echo said; exit 4", "r");
+    fgets(line, sizeof line, in);
+    printf("popen %.4s %d\n", line, pclose(in) >> 8);
+    fflush(stdout);
+    FILE *out = popen("read word; echo $word $MARK; exit 5", "w");
+    fputs("written\n", out);
+    printf("popen %d %d\n", pclose(out) >> 8, before == environ);
+    fflush(stdout);
+}
+
 int main(int argc, char **argv) {
     if (argc > 1 && !strcmp(argv[1], "child")) {
         /* Its arguments and environment are what the parent gave, no more. */
@@ -99,7 +115,7 @@ int main(int argc, char **argv) {
     if ((child = fork()) == 0)
         execle("/usr/bin/env", "env", (char *)NULL, many + 2999), _exit(9);
     ended("own preload", child);
-    printf("system %d\n", system("exit 3") >> 8);
+    shells();
     execve(self, args, own);
     return 1;
 }
