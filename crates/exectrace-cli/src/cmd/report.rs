@@ -50,8 +50,9 @@ wait, blocked for an unknown cause. Where not, time in which a thread does not w
 call counts as running or runnable, unless the kernel has counted it: then \"CPU wait\" may lie
 within waits, since a thread that was woken and has no CPU yet has not returned from its wait.
 
-Waits for work (at a queue, a poll, a socket) count as idle and are not ranked. \"released by\" is the thread whose wake let the waiter go on; it nearly always held the
-lock, but a trace of wakes does not prove that.
+Waits for work (at a queue, a poll, a socket) count as idle and are not ranked. \"released by\" is
+the thread whose wake let the waiter go on; it nearly always held the lock, but a trace of wakes
+does not prove that.
 
 The JSON object has wall_ns, threads, causes, objects, files, waits {count, explained}, lost,
 complete; cpu, for all and for each thread, has what the switches say, or null: running_ns,
