@@ -23,6 +23,7 @@ use support::Capture;
 use trace::Config;
 use trace::Outcome;
 use trace::Overflow;
+use trace::buf::Arena as _;
 use trace::encode::schema::Cause;
 use trace::registry::gate;
 
@@ -42,10 +43,22 @@ const RELEASED: u32 = 3;
 static HOLD: AtomicU32 = AtomicU32::new(0);
 static END: AtomicBool = AtomicBool::new(false);
 
-/// Where it has interrupted an event: stands still until it is released.
+/// Whether the thread has a buffer in its hands: not where it is about to exchange one.
+fn has_buffer() -> bool {
+    let Some(m) = trace::registry::mapping() else { return false };
+    let tid = support::tid();
+    trace::registry::live(m)
+        .find(|(_, r)| r.tid.load(Relaxed) == tid)
+        .is_some_and(|(_, r)| gate::slot_content(r.slot.load(Relaxed)).is_some())
+}
+
+/// Where it has interrupted an event that is not the first: stands still until it is released.
 extern "C" fn holds(_signal: c_int) {
     let Some(t) = mine() else { return };
     if HOLD.load(Relaxed) != ARMED || t.probe(1 << 32) != Outcome::Nested {
+        return;
+    }
+    if t.recorded.load(Relaxed) == 0 || !has_buffer() {
         return;
     }
     HOLD.store(HELD, Relaxed);
@@ -87,6 +100,28 @@ fn out_of_the_pool() -> u32 {
     m.committed() - m.front().pool.0.free()
 }
 
+/// The last segment of the definition log that has one.
+fn last_segment() -> u32 {
+    let m = trace::registry::mapping().unwrap();
+    let last = [0, 1].into_iter().find_map(|epoch| m.log(epoch).segments(m).last());
+    last.expect("a session defines its threads")
+}
+
+/// What a thread does late that stands still in the middle of a definition: it links a segment
+/// behind the one that was the last, or a log's first.
+fn link_late_segments(last: u32) {
+    let m = trace::registry::mapping().unwrap();
+    let late = m.pop(0).expect("a free buffer");
+    m.head(late).next.store(0, Relaxed);
+    let before = m.head(last).next.swap(late + 1, Relaxed);
+    assert_eq!(before, 0, "it was the last one");
+    for epoch in [0, 1] {
+        assert_eq!(m.log(epoch).segments(m).count(), 0, "the session has ended");
+        assert!(m.log(epoch).insert(m, 1, 8, |_| true).is_some());
+        assert_eq!(m.log(epoch).segments(m).count(), 1);
+    }
+}
+
 /// `stop` ends with what the thread has published, and says that it stands there; sessions beside
 /// it are exact; when it is out it records again, and what it might have touched is free.
 #[test]
@@ -97,8 +132,10 @@ fn a_thread_stands_still_inside_an_event() {
         let capture = Capture::default();
         config.clone().start(capture.clone()).unwrap();
         let thread = held();
+        let last = last_segment();
         let summary = trace::stop().unwrap();
         assert_eq!((summary.stuck_threads, summary.undelivered), (1, 0));
+        link_late_segments(last);
         let first = capture.take();
         support::assert_valid(&first);
         assert_eq!(support::contents(&first).cause(Cause::StopTimeout), 1);

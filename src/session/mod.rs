@@ -34,6 +34,8 @@ pub use error::StartError;
 pub use error::StopError;
 pub use error::Summary;
 
+use crate::buf::Arena as _;
+use crate::buf::target;
 use crate::clock::Clock;
 use crate::controller::Aside;
 use crate::controller::COLLECT_NS;
@@ -276,9 +278,7 @@ fn prepare_mapping(
         shared.memory = Some(memory.ok_or_else(no_memory)?);
     }
     tables::withdraw();
-    for epoch in [plan.epoch, plan.epoch ^ 1] {
-        m.log(epoch).clear();
-    }
+    shared.empty_logs(m);
     if let Some(memory) = &mut shared.memory {
         memory.fill(plan.epoch, plan.bounds);
         memory.publish(plan.epoch);
@@ -536,6 +536,19 @@ impl Shared {
         self.kept.push(Kept { by: aside, segments, memory });
     }
 
+    /// Empties the logs of segments that came after the end of their session: a thread that stood
+    /// still in an insert has linked them, and may stand there again.
+    fn empty_logs(&mut self, m: &Mapping) {
+        for epoch in [0, 1] {
+            let late = m.clear_log(epoch);
+            match self.kept.last_mut() {
+                // Whoever stood still at the end before stood still at the last one, or is out.
+                Some(kept) => kept.segments.extend(late),
+                None => late.into_iter().for_each(|index| m.push_free(index)),
+            }
+        }
+    }
+
     /// Gives back what sessions have left behind whose threads are all outside by now.
     fn give_back(&mut self, m: &Mapping) {
         for kept in std::mem::take(&mut self.kept) {
@@ -544,12 +557,27 @@ impl Shared {
                 continue;
             }
             kept.by.iter().for_each(|a| a.give_back(m));
-            kept.segments.into_iter().for_each(|index| m.push_free(index));
+            with_late(m, kept.segments).into_iter().for_each(|index| m.push_free(index));
             if let Some(memory) = kept.memory {
                 memory.release();
             }
         }
     }
+}
+
+/// These segments of logs, and those that were linked behind them since they were set aside.
+fn with_late(m: &Mapping, mut segments: Vec<u32>) -> Vec<u32> {
+    let mut at = 0;
+    while let Some(&index) = segments.get(at) {
+        // Acquire: pairs with the Release of whoever linked it.
+        if let Some(next) = target(m, m.head(index).next.load(Acquire))
+            && !segments.contains(&next)
+        {
+            segments.push(next);
+        }
+        at += 1;
+    }
+    segments
 }
 
 /// A batch of the trace: its bytes, given back to the pool when dropped.
