@@ -825,6 +825,13 @@ impl Controller {
         self.scan_definitions();
         let Some(mut lanes) = self.kernel.take() else { return };
         let batches = lanes.take(|tid, first| self.define_unmet(tid, first));
+        for (id, frames) in lanes.take_stacks() {
+            // The longest stack takes less than a quarter of a batch.
+            if self.definitions.body.len() > BATCH_BYTES_MAX / 2 {
+                self.flush_definitions();
+            }
+            self.definitions.put(|w| schema::Stack::put(w, id, 0, &frames));
+        }
         self.flush_definitions();
         for b in batches {
             let header = Header {

@@ -8,7 +8,9 @@
 //! 1. Events come in the order of time. One that comes too late for its place (the kernel was still
 //!    writing it) gets the earliest time that is left.
 //! 2. A thread that never met the recorder gets a number here, and a definition before its events.
-//! 3. Numbers of the kernel are used again: the end of a thread divides its events from those of
+//! 3. Stacks that the kernel walked get ids here, apart from those of the process itself
+//!    ([`STACK_FIRST`]), and are defined before their use.
+//! 4. Numbers of the kernel are used again: the end of a thread divides its events from those of
 //!    the next one of that number.
 
 use std::collections::HashMap;
@@ -27,8 +29,8 @@ pub enum Seen {
     Out(bool),
     /// It got this CPU.
     In(u32),
-    /// It ran on this CPU in code of its own: addresses, innermost first.
-    Sample(u32, Box<[u64]>),
+    /// It ran on this CPU in code of its own, with this stack: an id of [`Lanes::stack`].
+    Sample(u32, u64),
     /// Nanoseconds on a CPU, nanoseconds without one though it could run, how often it got one.
     Delay([u64; 3]),
     /// It has ended.
@@ -55,14 +57,24 @@ pub struct Batch {
 /// So many events are held at most before they are written, whatever generation it is.
 pub const HELD_MAX: usize = 1 << 16;
 
-/// Room for one event: kind, CPU, number of frames, frames, delta.
-const EVENT_BYTES_MAX: usize = 10 * (FRAMES_MAX + 4);
+/// Room for one event: kind, up to three numbers, delta.
+const EVENT_BYTES_MAX: usize = 50;
+
+/// The first id of a stack that the kernel walked. The process counts its own from 1, and has room
+/// for far fewer than come before this.
+pub const STACK_FIRST: u64 = 1 << 31;
+
+/// Most distinct stacks. 65,536: some 10 MiB.
+const STACKS_MAX: usize = 1 << 16;
 
 /// All threads of a process.
 #[derive(Debug, Default)]
 pub struct Lanes {
     threads: HashMap<u32, Held>,
     lanes: HashMap<u32, Lane>,
+    stacks: HashMap<Box<[u64]>, u64>,
+    /// Stacks that are still to be defined: id and frames.
+    new_stacks: Vec<(u64, Box<[u64]>)>,
     held: usize,
     /// Before this time everything was seen.
     until: u64,
@@ -99,6 +111,31 @@ impl Lanes {
     pub fn add(&mut self, tid: u32, ticks: u64, seen: Seen) {
         self.threads.entry(tid).or_default().seen.push((ticks, seen));
         self.held += 1;
+    }
+
+    /// The id of a stack: where the thread was, then return addresses. 0 where no more stacks are
+    /// kept.
+    pub fn stack(&mut self, frames: &[u64]) -> u64 {
+        let mut frames: Box<[u64]> = frames[..frames.len().min(FRAMES_MAX)].into();
+        if let Some(innermost) = frames.first_mut() {
+            // As if it were a return address: whoever looks it up takes one off.
+            *innermost = innermost.saturating_add(1);
+        }
+        if let Some(id) = self.stacks.get(&frames) {
+            return *id;
+        }
+        if self.stacks.len() >= STACKS_MAX {
+            return 0;
+        }
+        let id = STACK_FIRST + self.stacks.len() as u64;
+        self.stacks.insert(frames.clone(), id);
+        self.new_stacks.push((id, frames));
+        id
+    }
+
+    /// The stacks that batches taken from here on may name, and that were not given out yet.
+    pub fn take_stacks(&mut self) -> Vec<(u64, Box<[u64]>)> {
+        std::mem::take(&mut self.new_stacks)
     }
 
     /// At this time the process had these threads. Others that were known before have ended.
@@ -210,10 +247,7 @@ impl Batch {
         let put = match seen {
             Seen::Out(preempted) => schema::SwitchOut::put(&mut w, delta, (*preempted).into()),
             Seen::In(cpu) => schema::SwitchIn::put(&mut w, delta, (*cpu).into()),
-            Seen::Sample(cpu, frames) => {
-                let frames = &frames[..frames.len().min(FRAMES_MAX)];
-                schema::Sample::put(&mut w, delta, (*cpu).into(), frames)
-            }
+            Seen::Sample(cpu, stack) => schema::Sample::put(&mut w, delta, (*cpu).into(), *stack),
             Seen::Delay([ran, waited, turns]) => {
                 schema::RunDelay::put(&mut w, delta, *ran, *waited, *turns)
             }
@@ -303,18 +337,32 @@ mod tests {
     fn batches_are_no_longer_than_a_batch() {
         let mut l = Lanes::default();
         l.define(5, 1, 0);
-        let frames: Box<[u64]> = (0..300).map(|i| (i % 2) << 63 | 1 << 40).collect();
-        for at in 0..200 {
-            l.add(5, at, Seen::Sample(0, frames.clone()));
+        for at in 0..40_000 {
+            l.add(5, at, Seen::Delay([u64::MAX; 3]));
         }
         assert!(!l.is_full());
         let all = l.take(|_, _| unreachable!());
-        assert!(
-            all.len() > 3 && all.iter().all(|b| b.body.len() <= BATCH_BYTES_MAX - HEADER_BYTES)
-        );
-        assert_eq!(all.iter().map(|b| b.count).sum::<u32>(), 200);
+        let room = BATCH_BYTES_MAX - HEADER_BYTES;
+        assert!(all.len() > 3 && all.iter().all(|b| b.body.len() <= room));
+        assert_eq!(all.iter().map(|b| b.count).sum::<u32>(), 40_000);
         assert!(all.iter().enumerate().all(|(i, b)| b.sequence == i as u32));
         (0..HELD_MAX as u64).for_each(|at| l.add(5, at, Seen::In(0)));
         assert!(l.is_full());
+    }
+
+    #[test]
+    fn a_stack_has_one_id_and_is_defined_once() {
+        let mut l = Lanes::default();
+        let ids = [&[10, 20][..], &[11, 20], &[10, 20], &[]].map(|frames| l.stack(frames));
+        assert_eq!(ids, [STACK_FIRST, STACK_FIRST + 1, STACK_FIRST, STACK_FIRST + 2]);
+        let new: Vec<_> = l.take_stacks().into_iter().map(|(id, f)| (id, f.to_vec())).collect();
+        let first = STACK_FIRST;
+        assert_eq!(new, [(first, vec![11, 20]), (first + 1, vec![12, 20]), (first + 2, vec![])]);
+        assert!(l.take_stacks().is_empty());
+        assert_eq!(l.stack(&[u64::MAX; 500]), first + 3);
+        assert_eq!(l.take_stacks()[0].1.len(), FRAMES_MAX);
+        (0..STACKS_MAX as u64).for_each(|i| _ = l.stack(&[i, 1, 2]));
+        assert_eq!(l.stack(&[7, 7]), 0, "no more are kept");
+        assert_eq!(l.stack(&[10, 20]), first, "and the known ones are");
     }
 }

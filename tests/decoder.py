@@ -65,7 +65,7 @@ pause_max: nanos, reason: u64
 23 Usage voluntary: u64, involuntary: u64, user: nanos, system: nanos
 24 SwitchOut preempted: bool
 25 SwitchIn cpu: u64
-26 Sample cpu: u64, frames: frames
+26 Sample cpu: u64, stack: stack
 27 RunDelay ran: nanos, waited: nanos, turns: u64
 31 Blocked thread: thread, op: u64, object: u64, since: ticks, stack: stack
 32 State task: task, spans: list, deeper: u64

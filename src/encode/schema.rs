@@ -156,7 +156,7 @@ macro_rules! __events { ($($with:tt)*) => { $($with)*! {
     /// The kernel gave the thread this CPU.
     0x19 SwitchIn since 1, phase Instant { cpu: U64 }
     /// The thread ran in code of its own, on this CPU, with this stack.
-    0x1a Sample since 1, phase Instant { cpu: U64, frames: Frames }
+    0x1a Sample since 1, phase Instant { cpu: U64, stack: StackRef }
     /// What the kernel has counted for this thread so far: time on a CPU, time in which it could
     /// run and had none, and how often it got one.
     0x1b RunDelay since 1, phase Instant { ran: Nanos, waited: Nanos, turns: U64 }

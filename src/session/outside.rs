@@ -259,6 +259,16 @@ impl Drain {
         }
     }
 
+    /// The id of a stack that the kernel walked, for [`Seen::Sample`]; 0 where it is not kept.
+    pub fn stack(&mut self, frames: &[u64]) -> u64 {
+        let lanes = self.controller.as_mut().and_then(|c| c.kernel.as_mut());
+        let id = lanes.map_or(0, |lanes| lanes.stack(frames));
+        if id == 0 {
+            self.m.front().loss[Cause::StackTable as usize].fetch_add(1, Relaxed);
+        }
+        id
+    }
+
     /// At this time the process had these threads and no others, by their numbers of the kernel's.
     pub fn alive(&mut self, ticks: u64, tids: &HashSet<u32>) {
         if let Some(lanes) = self.controller.as_mut().and_then(|c| c.kernel.as_mut()) {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 use std::process::Output;
@@ -165,6 +166,23 @@ fn the_report_divides_by_them(report: &Value, seen: &BTreeMap<u64, [u64; 3]>) {
     assert!(checked >= 3, "{report}");
 }
 
+/// Compiles a C program of this test; `None`, and a word of it, where there is no compiler.
+fn compiled(folder: &Path, name: &str, source: &str) -> Option<String> {
+    let program = folder.join(name);
+    let file = program.with_extension("c");
+    fs::write(&file, source).unwrap();
+    let mut cc = Command::new("cc");
+    cc.args(["-O1", "-fno-omit-frame-pointer", "-pthread", "-o"]).arg(&program).arg(&file);
+    match cc.output() {
+        Ok(out) => assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr)),
+        Err(e) => {
+            println!("skipped: no C compiler: {e}");
+            return None;
+        }
+    }
+    Some(program.to_str().unwrap().to_owned())
+}
+
 /// A thread made by `clone`, which sleeps by instructions of its own: no hook sees it.
 const AROUND: &str = r#"
 #define _GNU_SOURCE
@@ -203,14 +221,9 @@ fn a_thread_that_gets_around_the_hooks_is_seen() {
         return println!("skipped: the program enters the kernel by x86-64's instruction");
     }
     let folder = folder("around");
-    fs::write(folder.join("around.c"), AROUND).unwrap();
-    let mut cc = Command::new("cc");
-    match cc.args(["-O1", "-o", "around", "around.c"]).current_dir(&folder).output() {
-        Ok(out) => assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr)),
-        Err(e) => return println!("skipped: no C compiler: {e}"),
-    }
-    let (program, trace) = (folder.join("around"), folder.join("around.trace"));
-    let (program, trace) = (program.to_str().unwrap(), trace.to_str().unwrap());
+    let Some(program) = compiled(&folder, "around", AROUND) else { return };
+    let (program, trace) = (program.as_str(), folder.join("around.trace"));
+    let trace = trace.to_str().unwrap();
     let out = exectrace(&["record", "--classes", "sleep,sched", "-o", trace, "--", program]);
     let said = String::from_utf8_lossy(&out.stderr).into_owned();
     assert!(out.status.success() && said.contains("1 thread got around the hooks"), "{said}");
@@ -224,6 +237,63 @@ fn a_thread_that_gets_around_the_hooks_is_seen() {
     assert_eq!(thread["cpu"]["explained_switches"], 0);
     let main = threads.iter().find(|t| t["around_hooks"] == false).unwrap();
     assert!(main["cpu"]["explained_switches"].as_u64().unwrap() > 0, "{main}");
+}
+
+/// Nine parts of its time in one function, one part in another, in two threads; says how many
+/// microseconds of CPU time that took in the program itself.
+const BURNS: &str = r#"
+#include <pthread.h>
+#include <stdio.h>
+#include <sys/resource.h>
+static volatile unsigned long sink;
+__attribute__((noinline)) void often(unsigned n) { for (unsigned i = 0; i < n; i++) sink += i; }
+__attribute__((noinline)) void seldom(unsigned n) { for (unsigned i = 0; i < n; i++) sink += i; }
+static void *burns(void *none) {
+    for (int i = 0; i < 100; i++) { often(900000); seldom(100000); }
+    return none;
+}
+int main(void) {
+    pthread_t other;
+    pthread_create(&other, 0, burns, 0);
+    burns(0);
+    pthread_join(other, 0);
+    struct rusage u;
+    getrusage(RUSAGE_SELF, &u);
+    printf("%ld\n", u.ru_utime.tv_sec * 1000000 + u.ru_utime.tv_usec);
+    return 0;
+}
+"#;
+
+#[test]
+fn samples_of_running_threads_are_as_many_as_their_time_and_where_it_went() {
+    if !can_watch() {
+        return;
+    }
+    let folder = folder("samples");
+    let Some(program) = compiled(&folder, "burns", BURNS) else { return };
+    let trace = folder.join("burns.trace");
+    let trace = trace.to_str().unwrap();
+    let out = exectrace(&["record", "--cpu-samples", "500", "-o", trace, "--", &program]);
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let user_us: u64 = String::from_utf8_lossy(&out.stdout).trim().parse().unwrap();
+    let folded = exectrace(&["stacks", "--folded", "--kind", "Sample", trace]).stdout;
+    let (mut all, mut often, mut seldom) = (0, 0, 0);
+    for line in String::from_utf8_lossy(&folded).lines() {
+        let (stack, count) = line.rsplit_once(' ').unwrap();
+        let count: u64 = count.parse().unwrap();
+        all += count;
+        match stack.rsplit(';').next().unwrap() {
+            "often" => often += count,
+            "seldom" => seldom += count,
+            _ => {}
+        }
+    }
+    // Of 500 a second: a third to twice as many. The kernel counts user time by its own ticks, and
+    // where the machine itself gets no CPU, timers are late.
+    let expected = user_us / 2_000;
+    println!("{all} of {expected}, {often} and {seldom}");
+    assert!(all * 3 >= expected && all <= expected * 2 + 10, "{all} of {expected}");
+    assert!(often > 3 * seldom && often * 10 > all * 7, "{often} and {seldom} of {all}");
 }
 
 #[test]

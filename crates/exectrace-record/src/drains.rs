@@ -14,6 +14,8 @@ use trace::kernel::Seen;
 use trace::outside::Drain;
 use trace::outside::DrainOptions;
 use trace::outside::Drained;
+use trace_kernel::Record;
+use trace_kernel::What;
 
 use crate::scheduling;
 use crate::scheduling::Scheduling;
@@ -159,10 +161,10 @@ impl Drains {
         let mut targets: Vec<&mut One> = running.iter_mut().filter(|o| o.is_watched).collect();
         // The newest program of a process first.
         targets.sort_by_key(|o| std::cmp::Reverse(o.drain.first_ticks()));
-        scheduling.each(|pid, tid, ticks, seen| {
-            let of = |o: &&mut &mut One| o.pid == pid && o.drain.first_ticks() <= ticks;
+        scheduling.each(|ticks, record| {
+            let of = |o: &&mut &mut One| o.pid == record.pid && o.drain.first_ticks() <= ticks;
             if let Some(one) = targets.iter_mut().find(of) {
-                one.drain.saw(tid, ticks, seen);
+                one.saw(ticks, record);
             }
         });
         if let Some(now) = scheduling.is_count_due() {
@@ -253,6 +255,17 @@ impl One {
                 self.file = None;
             }
         }
+    }
+
+    /// The kernel saw this of one of its threads.
+    fn saw(&mut self, ticks: u64, record: Record) {
+        let seen = match record.what {
+            What::In => Seen::In(record.cpu),
+            What::Out { preempted } => Seen::Out(preempted),
+            What::Sample { frames } => Seen::Sample(record.cpu, self.drain.stack(&frames)),
+            What::Exit => Seen::Exit,
+        };
+        self.drain.saw(record.tid, ticks, seen);
     }
 
     /// Writes what the kernel has counted for each of its threads.

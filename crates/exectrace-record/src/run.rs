@@ -63,6 +63,9 @@ pub struct Options {
     pub wait: bool,
     /// Whether the kernel's records of switches are taken, where it gives them.
     pub switches: bool,
+    /// Stacks of running threads, so often a second of their time on a CPU; 0 none. Has the
+    /// switches too.
+    pub samples_hz: u32,
     /// Facts for people, written into every trace.
     pub notes: Vec<(String, String)>,
 }
@@ -158,11 +161,19 @@ pub fn record(options: &Options, library: &[u8]) -> Result<Recorded, Refused> {
 
 /// What the kernel is asked for, and what to say of it. The calling thread starts the program.
 fn watch(options: &Options) -> (Scheduling, String) {
-    if !options.switches {
+    if !options.switches && options.samples_hz == 0 {
         return (Scheduling::none(), "its counts of each thread, read now and then".into());
     }
-    match Scheduling::watch(&trace_kernel::Options::default()) {
-        Ok(scheduling) => (scheduling, "switches: when each thread had a CPU".into()),
+    let asked = trace_kernel::Options {
+        samples_hz: options.samples_hz,
+        depth: options.depth.min(127) as u16,
+    };
+    let samples = match options.samples_hz {
+        0 => String::new(),
+        hz => format!("; samples of running threads, {hz} a second"),
+    };
+    match Scheduling::watch(&asked) {
+        Ok(scheduling) => (scheduling, format!("switches: when each thread had a CPU{samples}")),
         Err(e) => {
             let why = trace_kernel::refusal(&e);
             (Scheduling::none(), format!("its counts of each thread, read now and then: {why}"))

@@ -7,13 +7,11 @@
 use std::fs;
 use std::io;
 
-use trace::kernel::Seen;
 use trace::outside::Tie;
 use trace::outside::clocks;
 use trace_kernel::Options;
 use trace_kernel::Record;
 use trace_kernel::Watch;
-use trace_kernel::What;
 
 /// Where what the kernel says comes from.
 #[derive(Debug)]
@@ -69,18 +67,10 @@ impl Scheduling {
         }
     }
 
-    /// Gives out what was taken: process, thread, time in ticks, what. In the order of time.
-    pub fn each(&mut self, mut each: impl FnMut(u32, u32, u64, Seen)) {
+    /// Gives out what was taken, with its time in ticks. In the order of time.
+    pub fn each(&mut self, mut each: impl FnMut(u64, Record)) {
         let tie = self.tie;
-        for record in self.taken.drain(..) {
-            let seen = match record.what {
-                What::In => Seen::In(record.cpu),
-                What::Out { preempted } => Seen::Out(preempted),
-                What::Sample { frames } => Seen::Sample(record.cpu, frames),
-                What::Exit => Seen::Exit,
-            };
-            each(record.pid, record.tid, tie.ticks(record.mono_ns), seen);
-        }
+        self.taken.drain(..).for_each(|record| each(tie.ticks(record.mono_ns), record));
     }
 
     /// The time in ticks, where it is time to ask for counts: there are no records, which say more.

@@ -55,6 +55,10 @@ pub struct Options {
     #[arg(long, value_name = "MIB", default_value_t = 64,
         value_parser = clap::value_parser!(u64).range(2..=65_536))]
     memory: u64,
+    /// Take the stacks of running threads, so often a second of their time on a CPU, by frame
+    /// pointers; with them come the kernel's records of switches
+    #[arg(long, value_name = "HZ", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    cpu_samples: Option<u32>,
     /// Record the program alone, not its children
     #[arg(long)]
     no_follow: bool,
@@ -83,6 +87,7 @@ impl Options {
             no_stacks: false,
             depth: 64,
             memory: 64,
+            cpu_samples: None,
             no_follow: false,
             wait: false,
             no_report: false,
@@ -131,6 +136,7 @@ fn record(options: &Options) -> Result<Recorded, String> {
         follow: !options.no_follow,
         wait: options.wait,
         switches: options.classes.split(',').any(|c| c == "sched"),
+        samples_hz: options.cpu_samples.unwrap_or(0),
         notes: vec![
             ("command".into(), line.join(" ")),
             ("classes".into(), options.classes.clone()),
@@ -138,7 +144,7 @@ fn record(options: &Options) -> Result<Recorded, String> {
         ],
     };
     let stacks = if options.no_stacks { "without stacks" } else { "with stacks" };
-    let kernel = match (plan.switches, trace_record::can_watch()) {
+    let kernel = match (plan.switches || plan.samples_hz > 0, trace_record::can_watch()) {
         (false, _) => String::new(),
         (true, Ok(())) => ", and by the kernel's records of switches".into(),
         (true, Err(why)) => format!("; no switches of threads: {why}"),
