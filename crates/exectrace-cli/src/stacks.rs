@@ -13,6 +13,10 @@ use serde::Serialize;
 use serde::Serializer;
 use serde::ser::SerializeMap;
 use serde_json::value::RawValue;
+use trace::encode::schema::STACK_GUESSED;
+use trace::encode::schema::STACK_LOST;
+use trace::encode::schema::STACK_TABLES;
+use trace::encode::schema::STACK_TRUNCATED;
 use trace_decode::Tables;
 use trace_decode::tables::Site;
 use trace_symbolize::Module;
@@ -76,6 +80,10 @@ pub struct Stack {
     pub calls: Vec<Call>,
     /// Whether there were more.
     pub truncated: bool,
+    /// Whether there are more that the walk did not find.
+    pub lost: bool,
+    /// How it was walked, and where the walk ended.
+    pub walk: Vec<&'static str>,
     /// The calls as JSON.
     pub json: Box<RawValue>,
 }
@@ -151,7 +159,8 @@ impl Stacks {
             calls.drain(..recorder_calls(&calls, place));
         }
         let json = json::raw(&calls);
-        let stack = Rc::new(Stack { calls, truncated: stack.is_truncated(), json });
+        let (truncated, lost) = (stack.is_truncated(), stack.flags & STACK_LOST != 0);
+        let stack = Rc::new(Stack { calls, truncated, lost, walk: walk(stack.flags), json });
         if self.known.len() >= CACHED_MAX {
             self.known.clear();
         }
@@ -314,6 +323,19 @@ fn is_same_file(whole: &str, given: &str) -> bool {
     !given.is_empty() && rest.is_some_and(|r| r.is_empty() || r.ends_with('/'))
 }
 
+/// What the flags of a stack say, in words.
+fn walk(flags: u64) -> Vec<&'static str> {
+    let by_pointers = flags & (STACK_TABLES | STACK_GUESSED) == 0;
+    let words = [
+        (by_pointers, "frame pointers"),
+        (flags & STACK_TABLES != 0, "tables"),
+        (flags & STACK_GUESSED != 0, "guesses"),
+        (flags & STACK_TRUNCATED != 0, "cut"),
+        (flags & STACK_LOST != 0, "lost"),
+    ];
+    words.into_iter().filter(|(is, _)| *is).map(|(_, word)| word).collect()
+}
+
 /// Prints the calls of a stack, a line each, behind so many blanks; without `all_frames` those that
 /// lie within the program.
 pub fn print_calls(
@@ -330,6 +352,9 @@ pub fn print_calls(
     }
     if stack.truncated {
         out.styled(Style::Dim, &format!("{:blanks$}and more\n", ""))?;
+    }
+    if stack.lost {
+        out.styled(Style::Dim, &format!("{:blanks$}and more that were not found\n", ""))?;
     }
     Ok(())
 }

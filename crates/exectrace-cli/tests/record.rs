@@ -188,6 +188,7 @@ fn code_without_frame_pointers_has_whole_stacks() {
         let found: Vec<&str> = all.iter().copied().filter(|n| own(n) || *n == "main").collect();
         assert_eq!(&found, chain, "{all:?}");
         assert_eq!(all[0], "level_00", "the direct caller of libc");
+        assert_eq!(wait["stack_walk"], serde_json::json!(["tables"]));
         assert!(!all.iter().any(|n| n.contains("trace_hooks") || n.starts_with("pthread_cond")));
     }
 }

@@ -8,7 +8,7 @@
 //! is first seen, and kept in 64 bits. Code without tables (what a just-in-time compiler made) is
 //! gone through by frame pointers; the stack's flags say so.
 //!
-//! 1. A walk allocates nothing, takes no lock, makes no system call, and uses under 1 KiB of stack:
+//! 1. A walk allocates nothing, takes no lock, makes no system call, and uses under 2 KiB of stack:
 //!    it runs inside any call of the program, in signal handlers and in allocators.
 //! 2. A walk reads the thread's own stack between the bounds that it was given, always upwards, and
 //!    tables that stay where they are while it reads; whatever stands there, it ends.

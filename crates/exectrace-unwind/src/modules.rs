@@ -246,14 +246,16 @@ pub fn tables_of(m: &Loaded<'_>) -> Option<Tables<'static>> {
 /// Hashes of the names of modules that stay for the life of the process. Whoever is not among them
 /// for want of room has its tables copied.
 struct Linked {
-    names: [u64; 512],
     len: usize,
 }
+
+/// Not on the stack, which may be small; only who looks uses them.
+static NAMES: [AtomicU64; 512] = [const { AtomicU64::new(0) }; 512];
 
 impl Linked {
     /// From the program on through all that is needed.
     fn find() -> Linked {
-        let mut linked = Linked { names: [0; 512], len: 0 };
+        let mut linked = Linked { len: 0 };
         // Each round goes one link further; most of them are in the order of need.
         for _ in 0..64 {
             let before = linked.len;
@@ -274,14 +276,14 @@ impl Linked {
     }
 
     fn add(&mut self, name: &[u8]) {
-        if !self.knows(name) && self.len < self.names.len() {
-            self.names[self.len] = hash(name);
+        if !self.knows(name) && self.len < NAMES.len() {
+            NAMES[self.len].store(hash(name), Relaxed);
             self.len += 1;
         }
     }
 
     fn knows(&self, name: &[u8]) -> bool {
-        self.names[..self.len].contains(&hash(name))
+        NAMES[..self.len].iter().any(|n| n.load(Relaxed) == hash(name))
     }
 
     /// Whether this module is the program, the kernel's, or one of those names.

@@ -70,6 +70,7 @@ const FIXED: &[&str] = &[
     "cut",
     "stack",
     "stack_truncated",
+    "stack_lost",
 ];
 
 const HELP: &str = "\
@@ -299,6 +300,9 @@ impl Printer<'_> {
                     o.put("stack", &stack.json);
                     if stack.truncated {
                         o.put("stack_truncated", true);
+                    }
+                    if stack.lost {
+                        o.put("stack_lost", true);
                     }
                 }
                 // It has a stack, which could not be kept.

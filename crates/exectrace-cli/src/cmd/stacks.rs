@@ -48,9 +48,9 @@ Events have stacks where they were asked for when they were recorded; those of t
 source, or of two kinds, are two stacks. At most 1,048,576 are told apart; more are only counted.
 
 Each JSON line has session, count, kind (as in stat), stack (a list of {function, file, line,
-inlined}, innermost first), and truncated where there were more frames. With --folded, each line has
-the functions from the outermost to the innermost, with ; between, and the count: what tools for
-flame graphs read.
+inlined}, innermost first), truncated where there were more frames, and lost where the walk did not
+find them. With --folded, each line has the functions from the outermost to the innermost, with ;
+between, and the count: what tools for flame graphs read.
 
 Examples:
   exectrace stacks trace.bin                   the most frequent ones
@@ -261,6 +261,9 @@ impl Printer<'_> {
             o.put("stack", stack.map(|stack| &stack.json));
             if stack.is_some_and(|stack| stack.truncated) {
                 o.put("truncated", true);
+            }
+            if stack.is_some_and(|stack| stack.lost) {
+                o.put("lost", true);
             }
         });
         bytes.push(b'\n');

@@ -39,7 +39,9 @@ is known of who held the lock: known (the lock named its owner), likely (the fir
 contended lock), unknown.
 
 JSON lines: thread, kind, class, object, began_ns, ended_ns, duration_ns, ending (done, at once,
-timed out, failed, never), result, errno, stack, released_by {thread, began_ns, stack} or null,
+timed out, failed, never), result, errno, stack, stack_walk (how that was walked: frame pointers,
+tables, guesses where there were no tables; cut and lost: there are more frames),
+released_by {thread, began_ns, stack} or null,
 blocked_ns and woken_ns (null where the kernel's switches are not in the trace): of the wait,
 blocked without a CPU, and woken without one yet; pieces: from_ns, to_ns, by {thread, stack} or
 null, holder, holder_of, meanwhile {ns, running_ns, blocked [{kind, object, ns}]}: what that waker
@@ -250,6 +252,7 @@ fn wait_json(
         "result": wait.result,
         "errno": if let Ending::Failed(e) = wait.ending { e } else { 0 },
         "stack": places::stack_json(found.as_ref()),
+        "stack_walk": found.as_ref().map(|s| &s.walk),
         "released_by": released_by,
         "pieces": pieces,
     })
