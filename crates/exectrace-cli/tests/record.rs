@@ -192,3 +192,42 @@ fn code_without_frame_pointers_has_whole_stacks() {
         assert!(!all.iter().any(|n| n.contains("trace_hooks") || n.starts_with("pthread_cond")));
     }
 }
+
+/// Of a pool whose workers mostly have nothing to do the report tells the lock that delays jobs,
+/// not that they wait for work; built as release builds are, without frame pointers.
+#[test]
+fn idle_workers_are_no_news() {
+    let folder = folder("pool");
+    if !can_record(&folder) {
+        return;
+    }
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/programs/pool.rs");
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let built = Command::new(rustc)
+        .args(["--edition", "2021", "-O", "-C", "debuginfo=1", "-o", "pool", source])
+        .current_dir(&folder)
+        .output()
+        .unwrap();
+    assert!(built.status.success(), "{}", text(&built.stderr));
+    let out = exectrace(&folder, &["record", "--no-report", "--", "./pool"]);
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let sum: u32 = (0..100).map(|round| round * 4).sum();
+    assert_eq!(text(&out.stdout).trim(), sum.to_string());
+    let report = exectrace(&folder, &["report", "--json", "pool.trace"]);
+    let report: Value = serde_json::from_slice(&report.stdout).unwrap();
+    let causes = report["causes"].as_array().unwrap();
+    let (first, place) = (&causes[0], |c: &Value| c["where"].as_str().unwrap().to_owned());
+    assert_eq!(first["cause"], "lock", "{causes:#?}");
+    assert!(place(first).contains("count_visit"), "{causes:#?}");
+    assert!(first["threads"].as_u64().unwrap() > 4, "{first}");
+    // Waiting for a job delays none.
+    assert!(causes.iter().take(5).all(|c| c["on"] != "condvar"), "{causes:#?}");
+    let workers = report["threads"].as_array().unwrap();
+    let workers: Vec<_> =
+        workers.iter().filter(|t| t["name"].as_str().unwrap().starts_with("worker")).collect();
+    assert_eq!(workers.len(), 32);
+    for w in workers {
+        let idle = w["waited_ns"]["idle"].as_u64().unwrap();
+        assert!(idle > 0 && idle <= w["wall_ns"].as_u64().unwrap(), "{w}");
+    }
+}

@@ -369,13 +369,8 @@ impl Sums {
 
     /// The sentence that people want.
     fn sentence(&self) -> String {
-        let wall: u64 = self.threads.values().map(|t| t.wall_ns(self.end_ns)).sum();
-        let idle = |t: &ThreadTime| {
-            let by = |c| t.by_cause.get(&c).copied().unwrap_or(0);
-            by(Cause::Idle) + by(Cause::Sleep)
-        };
-        let idle: u64 = self.threads.values().map(idle).sum();
         let Some(first) = self.ranked().into_iter().find(|g| g.cause != Cause::Other) else {
+            let wall: u64 = self.threads.values().map(|t| t.wall_ns(self.end_ns)).sum();
             if let Some(cpu) = self.sched.all() {
                 let (on, none) = (percent(cpu.running_ns, wall), percent(cpu.waiting_ns(), wall));
                 return format!(
@@ -383,7 +378,8 @@ impl Sums {
                      waiting for a CPU."
                 );
             }
-            let rest = percent(wall.saturating_sub(idle), wall);
+            let waited: u64 = self.threads.values().map(ThreadTime::waited_ns).sum();
+            let rest = percent(wall.saturating_sub(waited), wall);
             return format!(
                 "No lock and no I/O held anything up: {rest} of all time was running or runnable."
             );
@@ -393,14 +389,21 @@ impl Sums {
         let held = first.threads.iter().filter(|(_, ns)| **ns >= most / 10);
         let held: Vec<(&ThreadTime, u64)> =
             held.filter_map(|(t, ns)| self.threads.get(t).map(|t| (t, *ns))).collect();
-        let of: u64 = held.iter().map(|(t, _)| t.wall_ns(self.end_ns)).sum();
+        let all: u64 = held.iter().map(|(t, _)| t.wall_ns(self.end_ns)).sum();
+        let idle = |t: &ThreadTime| t.by_cause.get(&Cause::Idle).copied().unwrap_or(0);
+        let idle: u64 = held.iter().map(|(t, _)| idle(t)).sum();
+        // Of a pool that mostly waits for work the share of its work tells.
+        let (of, of_what) = match idle > all / 2 {
+            true => (all.saturating_sub(idle), "the time in which they had work of "),
+            false => (all, "the time of "),
+        };
         let waited: u64 = held.iter().map(|(_, ns)| ns).sum();
         let what = match first.cause {
             Cause::Lock => format!("waiting for the {} in", first.primitive),
             _ => format!("in {} by", first.primitive),
         };
         let mut text = format!(
-            "{} of the time of {} is {what} {}",
+            "{} of {of_what}{} is {what} {}",
             percent(waited, of),
             together(&held.iter().map(|(t, _)| t.name.as_str()).collect::<Vec<_>>()),
             if first.place.is_empty() { "unknown code" } else { &first.place },
