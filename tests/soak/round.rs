@@ -88,6 +88,8 @@ pub struct Round {
     ledgers: Mutex<Vec<Arc<Ledger>>>,
     runs: Mutex<Vec<Run>>,
     summaries: Mutex<Vec<Summary>>,
+    /// Events of sessions whose stop did not wait for the writer: it may fail later.
+    late: AtomicU64,
     tasks: Mutex<Vec<Task>>,
     /// Threads whose ends nobody waits for, and readers.
     pub loose: AtomicU32,
@@ -134,6 +136,7 @@ pub fn run(seed: u64) -> Outcome {
         ledgers: Mutex::default(),
         runs: Mutex::default(),
         summaries: Mutex::default(),
+        late: AtomicU64::new(0),
         tasks: Mutex::default(),
         loose: AtomicU32::new(0),
         threads: Mutex::default(),
@@ -308,7 +311,11 @@ impl Round {
     fn stop(&self) {
         let summary = match trace::stop() {
             Ok(s) => s,
-            Err(StopError::Write { summary, .. } | StopError::Timeout(summary)) => summary,
+            Err(StopError::Write { summary, .. }) => summary,
+            Err(StopError::Timeout(summary)) => {
+                self.late.fetch_add(summary.events, Relaxed);
+                summary
+            }
             Err(StopError::NotStarted) => return,
             Err(e) => return self.is_wrong(format!("stop: {e:?}")),
         };
@@ -354,7 +361,8 @@ impl Round {
             wrong.push(format!("{} sessions, {} ends", traces.len(), summaries.len()));
         }
         wrong.extend(self.memory(&summaries));
-        let checked = check::all(&self.ledgers.lock().unwrap(), &summaries, &traces);
+        let late = self.late.load(Relaxed);
+        let checked = check::all(&self.ledgers.lock().unwrap(), &summaries, late, &traces);
         let account = checked.unwrap_or_else(|e| {
             wrong.push(e);
             Account::default()
