@@ -296,6 +296,63 @@ fn samples_of_running_threads_are_as_many_as_their_time_and_where_it_went() {
     assert!(often > 3 * seldom && often * 10 > all * 7, "{often} and {seldom} of {all}");
 }
 
+/// Becomes another program for which `perf_event_open` is refused, as in a container.
+const REFUSES: &str = r#"
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+int main(int argc, char **argv) {
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_perf_event_open, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EACCES),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog all = {4, code};
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) || prctl(PR_SET_SECCOMP, 2, &all)) return 99;
+    execv(argv[1], argv + 1);
+    return 98;
+}
+"#;
+
+#[test]
+fn where_the_kernel_refuses_it_is_said_and_nothing_fails() {
+    let folder = folder("refused");
+    let Some(refuses) = compiled(&folder, "refuses", REFUSES) else { return };
+    let trace = folder.join("sh.trace");
+    let trace = trace.to_str().unwrap();
+    let under = |args: &[&str]| {
+        let mut command = Command::new(&refuses);
+        command.arg(env!("CARGO_BIN_EXE_exectrace")).args(args).output().unwrap()
+    };
+    let doctor = under(&["doctor", "--json"]);
+    if doctor.status.code() == Some(99) {
+        return println!("skipped: no filter of system calls can be set here");
+    }
+    let doctor: Value = serde_json::from_slice(&doctor.stdout).unwrap();
+    let findings = doctor["findings"].as_array().unwrap();
+    let found = findings.iter().find(|f| f["what"] == "kernel's switches").unwrap();
+    assert_eq!(found["good"], false);
+    assert!(found["says"].as_str().unwrap().contains("perf_event_open is refused"), "{found}");
+    if doctor["good"] == false {
+        return println!("skipped: {doctor}");
+    }
+    let script =
+        ["record", "--classes", "locks,process,sched", "--cpu-samples", "100", "-o", trace];
+    let out = under(&[&script[..], &["--", "sh", "-c", "exit 7"]].concat());
+    let said = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert_eq!(out.status.code(), Some(7), "{said}");
+    let first = said.lines().next().unwrap();
+    assert!(first.contains("no switches of threads: perf_event_open is refused"), "{said}");
+    let stat = exectrace(&["stat", trace]);
+    let stat = String::from_utf8_lossy(&stat.stdout).into_owned();
+    assert!(stat.contains("read now and then: perf_event_open is refused"), "{stat}");
+}
+
 #[test]
 fn without_switches_the_kernels_counts_are_in_the_trace() {
     let folder = folder("counts");

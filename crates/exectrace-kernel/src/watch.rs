@@ -160,6 +160,8 @@ pub fn refusal(e: &io::Error) -> String {
 mod tests {
     use super::*;
     use crate::record::What;
+    use std::io::Read as _;
+    use std::io::Write as _;
     use std::process::Command;
 
     #[test]
@@ -171,27 +173,29 @@ mod tests {
         assert!(!cpus().is_empty());
     }
 
-    /// The kernel's own count of what a child did: it asked for so many switches.
-    fn voluntary_of_children() -> (u64, u64) {
+    /// Waits for a child; gives the kernel's own count of what it and its children did: switches
+    /// that they asked for, and others.
+    fn counted_at_end(child: &std::process::Child) -> (u64, u64) {
         // SAFETY: all numbers, for which zero is a value.
         let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
-        // SAFETY: a place for the answer.
-        unsafe { libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage) };
+        let (pid, mut status) = (child.id() as libc::pid_t, -1);
+        // SAFETY: places for the answers.
+        let done = unsafe { libc::wait4(pid, &raw mut status, 0, &raw mut usage) };
+        assert_eq!((done, status), (pid, 0));
         (usage.ru_nvcsw as u64, usage.ru_nivcsw as u64)
     }
 
     #[test]
+    #[allow(clippy::zombie_processes)] // `counted_at_end` waits for it.
     fn switches_of_a_child_are_seen_and_counted_as_the_kernel_counts_them() {
         let options = Options { samples_hz: 0, depth: 0 };
         let mut watch = match Watch::open(&options) {
             Ok(watch) => watch,
             Err(e) => return println!("skipped: {}", refusal(&e)),
         };
-        let before = voluntary_of_children();
         let script = "for i in 1 2 3 4 5 6 7 8 9 10; do sleep 0.001; done";
-        let mut child = Command::new("sh").args(["-c", script]).spawn().unwrap();
-        assert!(child.wait().unwrap().success());
-        let after = voluntary_of_children();
+        let child = Command::new("sh").args(["-c", script]).spawn().unwrap();
+        let (asked, not_asked) = counted_at_end(&child);
         let mut all = Vec::new();
         watch.read(u64::MAX, |record| all.push(record));
         assert_eq!(watch.lost(), 0);
@@ -201,11 +205,56 @@ mod tests {
             |preempted| all.iter().filter(|r| r.what == What::Out { preempted }).count() as u64;
         // The count begins at the fork and ends with the last switch; the records begin at `exec`
         // and end a little before: a few switches of each of the eleven processes are counted only.
-        let (asked, not_asked) = (after.0 - before.0, after.1 - before.1);
         assert!(count(false) >= 10, "each of the sleeps has a switch");
         assert!(count(false) <= asked && asked - count(false) <= 44, "{} {asked}", count(false));
         assert!(count(true) <= not_asked + 11, "{} {not_asked}", count(true));
         let ends = all.iter().filter(|r| r.what == What::Exit).count();
         assert_eq!(ends, 11);
+    }
+
+    /// The child of the test below: two threads hand a byte back and forth.
+    #[test]
+    fn hands_a_byte_back_and_forth() {
+        if std::env::var_os("EXECTRACE_TEST_SWITCHES").is_none() {
+            return;
+        }
+        let (mut from, mut to) = std::io::pipe().unwrap();
+        let (mut back_from, mut back_to) = std::io::pipe().unwrap();
+        const ROUNDS: usize = 3000;
+        let other = std::thread::spawn(move || {
+            let mut byte = [0u8; 1];
+            for _ in 0..ROUNDS {
+                from.read_exact(&mut byte).unwrap();
+                back_to.write_all(&byte).unwrap();
+            }
+        });
+        let mut byte = [7u8; 1];
+        for _ in 0..ROUNDS {
+            to.write_all(&byte).unwrap();
+            back_from.read_exact(&mut byte).unwrap();
+        }
+        other.join().unwrap();
+    }
+
+    #[test]
+    fn a_ring_that_was_full_is_noticed() {
+        let options = Options { samples_hz: 0, depth: 0 };
+        let mut watch = match Watch::open_with(&options, &cpus(), RING_BYTES_MIN) {
+            Ok(watch) => watch,
+            Err(e) => return println!("skipped: {}", refusal(&e)),
+        };
+        let mut child = Command::new(std::env::current_exe().unwrap());
+        child.args(["--exact", "watch::tests::hands_a_byte_back_and_forth"]);
+        assert!(child.env("EXECTRACE_TEST_SWITCHES", "1").output().unwrap().status.success());
+        let mut read = 0;
+        watch.read(u64::MAX, |_| read += 1);
+        // 6,000 times a thread had to wait for the other one, which makes two records each time,
+        // and a ring has room for some 1,300. On which CPUs that was is not known.
+        let room = RING_BYTES_MIN / 24 * cpus().len();
+        if room < 12_000 {
+            assert!(watch.full() > 0 || watch.lost() > 0, "{read} records fit {room}");
+        }
+        assert!(read <= room, "{read} {room}");
+        assert!(read > 0);
     }
 }
