@@ -42,8 +42,10 @@ pub const SILENT: u32 = 256;
 /// The thread's name was looked at since it was registered.
 pub const NAMED: u32 = 512;
 
-/// The destructor of the exit key has run once.
+/// The destructor of the exit key has run once; twice.
 pub const GOES: u32 = 1024;
+/// As above.
+pub const GOES_ON: u32 = 2048;
 
 /// Places of spans below which an end out of order is known by its place.
 const PLACES_MAX: u32 = 256;
