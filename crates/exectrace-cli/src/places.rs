@@ -186,6 +186,14 @@ pub fn own_call(stack: Option<&Rc<Stack>>) -> String {
     own(calls).map(|i| call_text(&calls[i])).unwrap_or_default()
 }
 
+/// The functions of a stack's innermost call and of the program's own one.
+pub fn functions(stack: Option<&Rc<Stack>>) -> (String, String) {
+    let calls = stack.map_or(&[][..], |s| s.shown(false));
+    let name = |call: &Call| call_text(&Call { file: None, ..call.clone() });
+    let own = own(calls).map(|i| name(&calls[i])).unwrap_or_default();
+    (calls.first().map(name).unwrap_or_default(), own)
+}
+
 /// A call as function, file and line.
 fn call_text(call: &Call) -> String {
     let mut text = String::new();

@@ -4,14 +4,21 @@
 //! comes from recorded waits. Where the kernel only counted, its counts stand for running and
 //! waiting for a CPU. With neither, all time outside of recorded waits is running or runnable.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::rc::Rc;
 
 use serde_json::Value;
 use serde_json::json;
 use trace_analyze::Sched;
 use trace_analyze::sched::Cpu;
 
+use crate::failure::Failure;
+use crate::output::Out;
+use crate::places;
 use crate::places::Cause;
+use crate::stacks::Stack;
 use crate::table;
 use crate::table::Table;
 use crate::time;
@@ -90,6 +97,63 @@ pub fn table(rows: &[Row]) -> Table<{ COLUMNS.len() + 2 }> {
         }));
     }
     table
+}
+
+/// Where running threads were, by samples: the function, and the program's own call around it.
+#[derive(Debug, Default)]
+pub struct Samples {
+    by_place: HashMap<(String, String), u64>,
+    all: u64,
+}
+
+/// Distinct places of samples that are kept; more are put together.
+const PLACES_MAX: usize = 4096;
+
+impl Samples {
+    /// A thread was there.
+    pub fn add(&mut self, stack: Option<&Rc<Stack>>) {
+        let mut key = places::functions(stack);
+        if self.by_place.len() >= PLACES_MAX && !self.by_place.contains_key(&key) {
+            key = ("elsewhere".into(), String::new());
+        }
+        *self.by_place.entry(key).or_default() += 1;
+        self.all += 1;
+    }
+
+    /// The most frequent first.
+    fn sorted(&self) -> Vec<(&(String, String), u64)> {
+        let mut all: Vec<_> = self.by_place.iter().map(|(place, n)| (place, *n)).collect();
+        all.sort_by_key(|(place, n)| (Reverse(*n), *place));
+        all
+    }
+
+    /// The first rows of them as a table; nothing where there are none.
+    pub fn print(&self, rows: usize, out: &mut Out) -> Result<(), Failure> {
+        if self.all == 0 {
+            return Ok(());
+        }
+        let head = [table::number("CPU"), table::number("samples"), table::text("in", 16)];
+        let [share, count, place] = head;
+        let mut table = Table::new([share, count, place, table::text("called by", 16)]);
+        for ((place, own), n) in self.sorted().into_iter().take(rows) {
+            let caller = if own == place { String::new() } else { own.clone() };
+            let share = format!("{} %", time::percent(n, self.all));
+            table.row([share, time::count(n), place.clone(), caller]);
+        }
+        out.text("\n")?;
+        table.print(out)
+    }
+
+    /// For programs.
+    pub fn json(&self) -> Value {
+        let places: Vec<Value> = self
+            .sorted()
+            .into_iter()
+            .take(64)
+            .map(|((place, own), n)| json!({"in": place, "called_by": own, "count": n}))
+            .collect();
+        json!({"count": self.all, "places": places})
+    }
 }
 
 /// What the line of facts adds: how much of what threads were blocked for is in the trace, and

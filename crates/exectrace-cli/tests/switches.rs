@@ -293,6 +293,10 @@ fn samples_of_running_threads_are_as_many_as_their_time_and_where_it_went() {
     let expected = user_us / 2_000;
     println!("{all} of {expected}, {often} and {seldom}");
     assert!(all * 3 >= expected && all <= expected * 2 + 10, "{all} of {expected}");
+    let report = json_of(&["report", "--json", trace]);
+    assert_eq!(report["samples"]["count"], all);
+    let first = &report["samples"]["places"][0];
+    assert!(first["in"].as_str().unwrap().starts_with("often"), "{first}");
     assert!(often > 3 * seldom && often * 10 > all * 7, "{often} and {seldom} of {all}");
 }
 

@@ -37,6 +37,7 @@ use crate::places;
 use crate::places::Cause;
 use crate::scheduling;
 use crate::scheduling::Row;
+use crate::scheduling::Samples;
 use crate::stacks::Stacks;
 use crate::table;
 use crate::table::Table;
@@ -58,7 +59,8 @@ The JSON object has wall_ns, threads, causes, objects, files, waits {count, expl
 complete; cpu, for all and for each thread, has what the switches say, or null: running_ns,
 preempted_ns, woken_ns, blocked_ns, unknown_ns, unseen_ns, switches, explained_switches, preempted,
 migrations. A thread's blocked_ns divides its blocked time by cause; around_hooks: it never met the
-recorder. counted is what the kernel has counted for it where it gave no switches.";
+recorder; counted is what the kernel has counted for it where it gave no switches. samples has the
+functions in which running threads were (record --cpu-samples).";
 
 /// What to print.
 #[derive(Args, Debug)]
@@ -202,6 +204,7 @@ struct Sums {
     objects: Vec<(u64, Counts)>,
     unplaced: u64,
     sched: Sched,
+    samples: Samples,
 }
 
 /// Runs the command.
@@ -221,6 +224,11 @@ pub fn run(options: &Options, out: &mut Out) -> Result<Verdict, Failure> {
             Item::Event(event) => {
                 sums.event(event);
                 sums.sched.event(event);
+                if let Event::Sample(s) = event.event() {
+                    let key = StackKey { epoch: event.tables().epoch(), id: s.stack };
+                    let found = waits::stack(&mut stacks, number, event.session(), key);
+                    sums.samples.add(found.as_ref());
+                }
                 waits.add(event);
                 event.session()
             }
@@ -451,6 +459,7 @@ impl Sums {
         out.styled(Style::Dim, &format!("{facts}\n\n"))?;
         self.print_places(out)?;
         self.print_threads(out)?;
+        self.samples.print(ROWS, out)?;
         self.print_files(out)?;
         self.print_storms(out)?;
         let commands = ["waits", "threads", "stacks"].map(|c| format!("exectrace {c} {file}"));
@@ -599,6 +608,7 @@ impl Sums {
             o.put("waits", json!({"by_wake": e.waits, "explained": e.woken}));
             o.put("coverage", json!({"slept": slept, "voluntary_switches": voluntary}));
             o.put("cpu", scheduling::json(self.sched.all().as_ref()));
+            o.put("samples", self.samples.json());
             o.put("threads", json!(threads));
             o.put("causes", json!(causes));
             o.put("files", json!(files));
