@@ -1237,13 +1237,15 @@ fn note_thread(lanes: &mut Lanes, definition: &[u8]) {
 unsafe fn put_header(base: *mut u8, head: &Head, header: &[u8; HEADER_BYTES]) {
     let (before, rest) = header.split_at(LINK_AT);
     let (link, after) = rest.split_at(size_of::<u32>());
+    // SAFETY: the place behind the link, in the head.
+    let behind = unsafe { base.add(LINK_AT + link.len()) };
+    // SAFETY: the caller's promise, for the bytes behind the link, which end with the header.
+    unsafe { std::ptr::copy_nonoverlapping(after.as_ptr(), behind, after.len()) };
+    head.next.store(link.try_into().map_or(0, u32::from_ne_bytes), Relaxed);
+    // Whoever reads the mapping of a process that was killed here takes the magic for the whole.
+    crate::sync::compiler_fence(Release);
     // SAFETY: the caller's promise, for the bytes before the link.
     unsafe { std::ptr::copy_nonoverlapping(before.as_ptr(), base, before.len()) };
-    head.next.store(link.try_into().map_or(0, u32::from_ne_bytes), Relaxed);
-    // SAFETY: the bytes behind the link, which end with the header.
-    let behind = unsafe { base.add(LINK_AT + link.len()) };
-    // SAFETY: the caller's promise.
-    unsafe { std::ptr::copy_nonoverlapping(after.as_ptr(), behind, after.len()) };
 }
 
 /// Where the link of a buffer stands.

@@ -15,7 +15,6 @@ use std::sync::atomic::Ordering::Acquire;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::Ordering::Release;
 use std::time::Duration;
-use std::time::Instant;
 
 use trace::Config;
 use trace::Outcome;
@@ -112,9 +111,7 @@ fn start_child(test: &str, scenario: &str, dir: &Path) -> Child {
 
 /// The child's mapping, once all its threads emit.
 fn open(dir: &Path, child: &mut Child, told: &[AtomicU64]) -> Mapping {
-    let until = Instant::now() + Duration::from_secs(20);
     while told.iter().any(|w| w.load(Acquire) == 0) {
-        assert!(Instant::now() < until, "the child does not emit");
         assert_eq!(child.try_wait().unwrap(), None, "the child ended");
         std::thread::sleep(Duration::from_micros(200));
     }
@@ -328,10 +325,15 @@ fn what_was_published_survives_a_kill() {
         let name = if round % 2 == 0 { "writes" } else { "is read" };
         let mut child = start_child("what_was_published_survives_a_kill", name, &dir.0);
         let m = open(&dir.0, &mut child, told);
+        let path = dir.0.join("trace");
+        // The writer's thread may be the last that gets a CPU.
+        while round % 2 == 0 && fs::metadata(&path).map_or(0, |f| f.len()) == 0 {
+            std::thread::sleep(Duration::from_micros(200));
+        }
         std::thread::sleep(Duration::from_micros(round * 2_300 % 25_000));
         child.kill().unwrap();
         child.wait().unwrap();
-        let file = fs::read(dir.0.join("trace")).unwrap_or_default();
+        let file = fs::read(path).unwrap_or_default();
         assert_eq!(file.is_empty(), round % 2 != 0);
         found += assert_all_there(&recover(&m, &file), &said(told), 1);
     }
