@@ -3,7 +3,9 @@
 //!
 //! `cargo bench -p exectrace-unwind --bench walk`
 
+use std::cell::Cell;
 use std::cell::RefCell;
+use std::ffi::CStr;
 use std::ffi::CString;
 use std::ffi::c_int;
 use std::ffi::c_void;
@@ -55,6 +57,7 @@ struct Times {
 
 thread_local! {
     static TIMES: RefCell<Times> = RefCell::default();
+    static OTHER: Cell<&'static CStr> = const { Cell::new(c"") };
 }
 
 fn walk(fp: usize, sp: usize, top: usize, out: &mut [MaybeUninit<u64>]) -> usize {
@@ -69,8 +72,9 @@ extern "C" fn measure() {
     let mut out = [MaybeUninit::<u64>::uninit(); FRAMES];
     let mut theirs = [std::ptr::null_mut(); FRAMES + 1];
     let mut t = Times::default();
+    let other = OTHER.get();
     for _ in 0..ROUNDS {
-        trace_unwind::look();
+        forget(other);
         let begun = Instant::now();
         t.frames = walk(fp, sp, top, &mut out);
         t.first.push(begun.elapsed().as_nanos() as f64);
@@ -85,6 +89,16 @@ extern "C" fn measure() {
         t.libgcc.push(begun.elapsed().as_nanos() as f64);
     }
     TIMES.set(t);
+}
+
+/// Has all rules forgotten, as when a module goes.
+fn forget(other: &CStr) {
+    // SAFETY: a library without constructors, of which nothing is used.
+    let library = unsafe { libc::dlopen(other.as_ptr(), libc::RTLD_NOW) };
+    assert!(!library.is_null());
+    // SAFETY: opened above.
+    unsafe { libc::dlclose(library) };
+    trace_unwind::look();
 }
 
 fn median(mut times: Vec<f64>) -> f64 {
@@ -102,6 +116,11 @@ fn main() {
     let _ = fs::remove_file(&source_file);
     assert!(status.expect("a C compiler").success());
     trace_unwind::begin(0);
+    // The same code at another place, to be loaded and dropped.
+    let other = object.with_extension("other");
+    fs::copy(&object, &other).unwrap();
+    let path = CString::new(other.to_str().unwrap()).unwrap();
+    OTHER.set(Box::leak(path.into_boxed_c_str()));
     let path = CString::new(object.to_str().unwrap()).unwrap();
     // SAFETY: a library without constructors.
     let library = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW) };
@@ -111,7 +130,9 @@ fn main() {
     let begin = unsafe { libc::dlsym(library, c"begin".as_ptr()) };
     // SAFETY: the function has this type.
     let begin: extern "C" fn(extern "C" fn()) -> u64 = unsafe { std::mem::transmute(begin) };
+    trace_unwind::look();
     begin(measure);
+    let _ = fs::remove_file(&other);
     let t = TIMES.take();
     assert_eq!(t.frames, FRAMES);
     println!("{FRAMES} frames, median of {ROUNDS}");

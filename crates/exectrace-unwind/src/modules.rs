@@ -81,12 +81,15 @@ pub fn work_out(at: usize, age: u64) -> Rule {
     READERS.fetch_add(1, SeqCst);
     // SAFETY: null, or published and given back only after this thread has counted itself out.
     let list = unsafe { LIST.load(SeqCst).as_ref() };
-    let module = list.and_then(|l| l.holding(at));
-    let rule = module.map_or(Rule::GUESS, |m| m.tables.rule(at));
+    let rule = list.and_then(|l| l.holding(at)).map(|m| m.tables.rule(at));
     // Release: pairs with the SeqCst load in `retire`: what was read stands before.
     READERS.fetch_sub(1, Release);
-    rules::keep(at, age, rule);
-    rule
+    // Where no module is known there may be one soon: a guess is not kept then, so that what is
+    // kept holds as long as no module goes.
+    if let Some(rule) = rule {
+        rules::keep(at, age, rule);
+    }
+    rule.unwrap_or(Rule::GUESS)
 }
 
 impl List {
@@ -362,17 +365,20 @@ fn look_once() {
         list.abandon(former);
     };
     list.sort();
-    publish(list, former);
+    publish(list, former, drops != DROPS.load(Relaxed));
 }
 
-/// Hands the list to the walks, and gives older ones back where no walk can have them.
-fn publish(list: &'static mut List, former: Option<&'static List>) {
+/// Hands the list to the walks, and gives older ones back where no walk can have them. `dropped`:
+/// modules went, and what is known of their addresses holds no longer.
+fn publish(list: &'static mut List, former: Option<&'static List>, dropped: bool) {
     if let Some(former) = former {
         former.copies_that_lacks(list).for_each(retire);
     }
     // SeqCst: pairs with that in `work_out`.
     let old = LIST.swap(list, SeqCst);
-    rules::renew();
+    if dropped {
+        rules::renew();
+    }
     // SAFETY: null, or published before and now retired; who looks alone changes it.
     if let Some(retired) = unsafe { old.as_mut() } {
         retired.older = RETIRED.load(Relaxed);

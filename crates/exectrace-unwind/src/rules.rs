@@ -26,7 +26,7 @@ static ENTRIES: [Entry; 1 << LOG] =
 /// Which modules the rules are about: a rule of other modules is not found.
 static AGE: AtomicU32 = AtomicU32::new(1);
 
-/// The modules have changed, and are published: rules from here on are of the new ones.
+/// Modules have gone, and those that are left are published: rules from here on are of these.
 pub fn renew() {
     // Release: pairs with the Acquire in `age`.
     AGE.fetch_add(1, Release);
