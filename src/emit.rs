@@ -920,23 +920,24 @@ impl<const FIELDS: usize> Emission for Plain<FIELDS> {
     }
 }
 
-const GOES_TWICE: &[u32] = &[local::GOES, local::GOES_ON];
+/// The rounds of destructors that `thread_exits` lets pass.
+const ROUNDS: &[u32] =
+    if cfg!(exectrace_preload) { &[local::GOES, local::GOES_ON] } else { &[local::GOES] };
 
 /// The pthread key's destructor: the thread says goodbye, hands over what it has and gives its
 /// record up. An event after this registers the thread again.
 ///
 /// It does so in the second round of destructors: in the first one keys that were made later have
 /// theirs called after it, and std's wakes whoever joins a scoped thread. A preloaded recorder does
-/// so in the third: one that the program itself is linked with hands over its buffers in the second,
-/// and wakes its reader. glibc has four.
+/// so in the third: one that the program itself is linked with hands over its buffers in the
+/// second, and wakes its reader. glibc has four.
 pub unsafe extern "C" fn thread_exits(value: *mut c_void) {
     local::with(|l| {
         let (Some(m), Some(r)) = (registry::mapping(), l.record()) else { return };
         if registry::is_forked_child() || registry::is_vfork_child(m) {
             return;
         }
-        let rounds = if cfg!(exectrace_preload) { GOES_TWICE } else { &[local::GOES][..] };
-        if let Some(round) = rounds.iter().find(|round| !l.has(**round)) {
+        if let Some(round) = ROUNDS.iter().find(|round| !l.has(**round)) {
             l.set(*round, true);
             if sys::thread::set_exit_value(value) {
                 return;
