@@ -17,9 +17,14 @@ use crate::c::Start11;
 use crate::c::pthread_attr_t;
 use crate::c::pthread_t;
 use crate::c::timespec;
+use crate::raw;
 use crate::real;
 use crate::settings::Classes;
 use crate::waiting::Waiting;
+
+unsafe extern "C" {
+    fn pthread_attr_getdetachstate(attr: *const pthread_attr_t, state: *mut c_int) -> c_int;
+}
 
 /// Threads that were asked for and have not begun; one more begins unannounced.
 const YOUNG_MAX: usize = 1024;
@@ -82,8 +87,27 @@ fn number_of(thread: pthread_t) -> u32 {
     at.map_or(0, |at| KNOWN_NUMBER[at].load(Relaxed))
 }
 
+/// The name that libc has put at `place` for a new thread. That may have ended by now and its
+/// memory, with this place, be gone: so the kernel reads it.
+fn name_at(place: *const pthread_t) -> Option<pthread_t> {
+    let mut name: pthread_t = 0;
+    let size = size_of::<pthread_t>();
+    let to = libc::iovec { iov_base: (&raw mut name).cast(), iov_len: size };
+    let from = libc::iovec { iov_base: place.cast_mut().cast(), iov_len: size };
+    let (to, from) = (&raw const to, &raw const from);
+    // SAFETY: no arguments, cannot fail.
+    let pid = unsafe { raw::system_call(libc::SYS_getpid as usize, [0; 6]) } as usize;
+    let arguments = [pid, to.expose_provenance(), 1, from.expose_provenance(), 1, 0];
+    // SAFETY: writes into `name` only.
+    let read = unsafe { raw::system_call(libc::SYS_process_vm_readv as usize, arguments) };
+    (read == size as isize && name != 0).then_some(name)
+}
+
 /// Announces a thread that is to run this, by `make`; `None`: it is made as if nobody recorded.
+/// Its name is kept here already, where it is one that can be joined: that may be done before it
+/// has begun, and the name have been another thread's before.
 fn announce(
+    name: Option<*const pthread_t>,
     start: *mut c_void,
     argument: *mut c_void,
     make: impl FnOnce(*mut c_void) -> c_int,
@@ -98,6 +122,10 @@ fn announce(
     let r = make(std::ptr::from_ref(young).cast_mut().cast());
     if r != 0 {
         young.taken.store(0, Release);
+    } else if number != 0
+        && let Some(name) = name.and_then(name_at)
+    {
+        remember(name, number);
     }
     Some(r)
 }
@@ -112,7 +140,13 @@ pub unsafe fn pthread_create(
 ) -> c_int {
     // SAFETY: the caller's promise; `run` gets the place that it is made for.
     let make = |young| unsafe { real::pthread_create(thread, attr, run, young) };
-    announce(start as *mut c_void, argument, make).unwrap_or_else(|| {
+    let mut state = libc::PTHREAD_CREATE_JOINABLE;
+    if !attr.is_null() {
+        // SAFETY: the caller's promise; a place for a number.
+        unsafe { pthread_attr_getdetachstate(attr, &raw mut state) };
+    }
+    let name = (state == libc::PTHREAD_CREATE_JOINABLE).then_some(thread.cast_const());
+    announce(name, start as *mut c_void, argument, make).unwrap_or_else(|| {
         // SAFETY: the caller's promise.
         unsafe { real::pthread_create(thread, attr, start, argument) }
     })
@@ -127,7 +161,8 @@ pub(crate) unsafe fn create_c11(
 ) -> c_int {
     // SAFETY: the caller's promise; `run_c11` gets the place that it is made for.
     let make = |young| unsafe { real::thrd_create(thread, run_c11, young) };
-    announce(start as *mut c_void, argument, make).unwrap_or_else(|| {
+    let name = Some(thread.cast_const());
+    announce(name, start as *mut c_void, argument, make).unwrap_or_else(|| {
         // SAFETY: the caller's promise.
         unsafe { real::thrd_create(thread, start, argument) }
     })

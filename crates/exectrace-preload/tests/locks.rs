@@ -3,6 +3,7 @@
 
 mod recorded;
 
+use std::collections::BTreeMap;
 use std::process::Command;
 
 use recorded::said;
@@ -198,6 +199,34 @@ fn a_cancelled_thread_ends_and_the_process_lives() {
     ] {
         assert_eq!(cancelled(op), n, "{op:?}");
     }
+}
+
+#[test]
+fn ten_thousand_short_threads_are_joined_by_their_makers() {
+    let Some(program) = recorded::compiled("short.c", &[]) else { return };
+    // Each thread has a buffer until it is drained: memory for all of them at once.
+    let memory = "memory=805306368";
+    let Some(ran) = recorded::run("short", Command::new(&program), memory) else { return };
+    same_without(&ran, Command::new(&program), &[]);
+    assert_eq!(said(&ran, "wrong"), [0]);
+    let [t] = &ran.traces[..] else { panic!("{} traces", ran.traces.len()) };
+    let mut made: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+    // Whoever makes threads numbers them in the order of making.
+    for thread in &t.threads {
+        made.entry(thread.creator).or_default().push(thread.number);
+    }
+    made.values_mut().for_each(|numbers| numbers.sort_unstable());
+    let mut joined: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+    for join in t.waits(Op::Join) {
+        joined.entry(join.thread.into()).or_default().push(join.result);
+    }
+    let unknown = made.remove(&0).unwrap_or_default();
+    assert_eq!(made.values().map(Vec::len).collect::<Vec<_>>(), [4, 2500, 2500, 2500, 2500]);
+    assert_eq!(made, joined);
+    // The first thread, and the one that libc made: it woke the first.
+    let post = t.wakes.iter().find(|w| w.op == Op::SemPost);
+    let by = post.map_or(0, |w| u64::from(w.thread));
+    assert!(by == 0 || unknown.contains(&by), "{by} {unknown:?}");
 }
 
 #[test]
