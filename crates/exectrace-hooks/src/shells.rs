@@ -390,6 +390,9 @@ mod tests {
         };
         // SAFETY: a signal that the test does not use otherwise.
         unsafe { libc::signal(libc::SIGQUIT, libc::SIG_IGN) };
+        // Whoever runs the test in the background may have it ignored.
+        // SAFETY: as above.
+        unsafe { libc::signal(libc::SIGINT, libc::SIG_DFL) };
         let before = TERMINAL.map(handler);
         let one = Ignoring::begin();
         let two = Ignoring::begin();
