@@ -1,8 +1,8 @@
 //! What a report says of who had a CPU: the table of threads, the facts, the JSON.
 //!
 //! With the kernel's switches a thread's time is divided by them, and only what it was blocked in
-//! comes from recorded waits. Where the kernel only counted, its counts stand for running and
-//! waiting for a CPU. With neither, all time outside of recorded waits is running or runnable.
+//! comes from recorded waits. Where the kernel only counted, its counts divide the time outside of
+//! recorded waits. With neither, all of that is running or runnable.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -60,7 +60,7 @@ impl Row {
             (None, Some(c)) => {
                 let age = u128::from(c.at_ns.saturating_sub(began_ns).max(1));
                 let part = |ns: u64| (u128::from(ns) * u128::from(wall_ns) / age) as u64;
-                (part(c.ran_ns).min(wall_ns), part(c.waited_ns).min(wall_ns), 0)
+                divide(outside, part(c.ran_ns), part(c.waited_ns), wall_ns)
             }
             (None, None) => (outside, 0, 0),
         };
@@ -69,6 +69,28 @@ impl Row {
         let ns = [running, waiting, lock, io, others, idle, sleep, unknown];
         Row { name, wall_ns, ns, is_divided: cpu.is_some() }
     }
+
+    /// On a CPU, or, where the kernel says nothing, running or runnable.
+    pub fn running_ns(&self) -> u64 {
+        self.ns[0]
+    }
+
+    /// Without a CPU that it could have used.
+    pub fn waiting_ns(&self) -> u64 {
+        self.ns[1]
+    }
+}
+
+/// Divides what lay outside of recorded waits into running, waiting for a CPU and unknown, where
+/// the kernel only counted both of them over the whole life. A part of either count may have been
+/// inside of waits, such as the time from a wake to the CPU: so running is at most this, and waiting
+/// for a CPU at least. Less than a fiftieth of the life is too little to be called unknown, since
+/// the counts were not read at the end.
+fn divide(outside: u64, ran: u64, waited: u64, wall: u64) -> (u64, u64, u64) {
+    let running = ran.min(outside);
+    let waiting = waited.min(outside - running);
+    let unknown = outside - running - waiting;
+    (running, waiting, if unknown > wall / 50 { unknown } else { 0 })
 }
 
 /// The table of threads. A column that is empty in every row is left out: all of them do not fit a
@@ -192,5 +214,21 @@ pub fn counted(sched: &Sched, thread: u32) -> Value {
     match sched.counted(thread) {
         Some(c) => json!({"ran_ns": c.ran_ns, "waited_ns": c.waited_ns, "at_ns": c.at_ns}),
         None => Value::Null,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::divide;
+
+    #[test]
+    fn counts_divide_no_more_than_was_lived() {
+        // Lived 100, of which 40 in waits; by the kernel 50 on a CPU and 30 waiting for one.
+        assert_eq!(divide(60, 50, 30, 100), (50, 10, 0));
+        // All of it ran, and more: a part was inside of calls.
+        assert_eq!(divide(60, 90, 30, 100), (60, 0, 0));
+        // It neither ran nor waited for a CPU: it was blocked where no hook saw it.
+        assert_eq!(divide(60, 10, 5, 100), (10, 5, 45));
+        assert_eq!(divide(60, 50, 8, 100), (50, 8, 0));
     }
 }

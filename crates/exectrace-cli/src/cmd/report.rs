@@ -48,8 +48,9 @@ const HELP: &str = "\
 Where the kernel's switches are in the trace (record --classes ..,sched), a thread's time is divided
 by them: running, waiting for a CPU (preempted, or woken and not yet on), blocked in a recorded
 wait, blocked for an unknown cause. Where not, time in which a thread does not wait in a recorded
-call counts as running or runnable, unless the kernel has counted it: then \"CPU wait\" may lie
-within waits, since a thread that was woken and has no CPU yet has not returned from its wait.
+call counts as running or runnable, or is divided by what the kernel has counted for the thread:
+\"CPU wait\" is then the least that it can be, since a thread that was woken and has no CPU yet has
+not returned from its wait, and \"running\" the most.
 
 Waits for work (at a queue, a poll, a socket) count as idle and are not ranked. \"released by\" is
 the thread whose wake let the waiter go on; it nearly always held the lock, but a trace of wakes
@@ -72,6 +73,8 @@ pub struct Options {
     pub symbols: Symbols,
 }
 
+/// A wait that is less than one such part of its threads' time is not what slows a program.
+const SMALL: u64 = 8;
 /// Rows of each table.
 const ROWS: usize = 5;
 /// Threads that are listed one by one.
@@ -410,8 +413,9 @@ impl Sums {
             Cause::Lock => format!("waiting for the {} in", first.primitive),
             _ => format!("in {} by", first.primitive),
         };
+        let begin = if waited < of / SMALL { self.nothing_stands_out() } else { String::new() };
         let mut text = format!(
-            "{} of {of_what}{} is {what} {}",
+            "{begin}{} of {of_what}{} is {what} {}",
             percent(waited, of),
             together(&held.iter().map(|(t, _)| t.name.as_str()).collect::<Vec<_>>()),
             if first.place.is_empty() { "unknown code" } else { &first.place },
@@ -430,6 +434,26 @@ impl Sums {
         }
         text.push('.');
         text
+    }
+
+    /// What comes before a wait that is a small part of what the threads did.
+    fn nothing_stands_out(&self) -> String {
+        let (mut on, mut none, mut all) = (0, 0, 0);
+        for (number, t) in &self.threads {
+            let row = self.row(*number, t);
+            let held = [Cause::Lock, Cause::Io].map(|c| t.by_cause.get(&c).copied().unwrap_or(0));
+            on += row.running_ns();
+            none += row.waiting_ns();
+            all += row.running_ns() + row.waiting_ns() + held.iter().sum::<u64>();
+        }
+        let none = match none {
+            0 => String::new(),
+            ns => format!(", {} waiting for a CPU", percent(ns, all)),
+        };
+        let on = percent(on, all);
+        format!(
+            "No wait stands out: of the time in which threads had work, {on} was running{none}. "
+        )
     }
 
     fn people(&self, file: &str, out: &mut Out) -> Result<(), Failure> {
@@ -514,6 +538,13 @@ impl Sums {
         out.text("\n")
     }
 
+    /// How a thread's time is divided.
+    fn row(&self, number: u32, t: &ThreadTime) -> Row {
+        let (name, wall) = (self.thread_name(number), t.wall_ns(self.end_ns));
+        let who = (number, t.began_ns);
+        Row::new(name, wall, &t.by_cause, &t.blocked, &self.sched, who)
+    }
+
     fn print_threads(&self, out: &mut Out) -> Result<(), Failure> {
         let mut threads: Vec<(&u32, &ThreadTime)> = self.threads.iter().collect();
         let held = |t: &ThreadTime| {
@@ -521,16 +552,8 @@ impl Sums {
             by(Cause::Lock) + by(Cause::Io)
         };
         threads.sort_by_key(|(n, t)| (std::cmp::Reverse(held(t)), **n));
-        let rows: Vec<Row> = threads
-            .iter()
-            .take(THREADS)
-            .map(|(number, t)| {
-                let name = self.thread_name(**number);
-                let wall = t.wall_ns(self.end_ns);
-                let who = (**number, t.began_ns);
-                Row::new(name, wall, &t.by_cause, &t.blocked, &self.sched, who)
-            })
-            .collect();
+        let shown = threads.iter().take(THREADS);
+        let rows: Vec<Row> = shown.map(|(number, t)| self.row(**number, t)).collect();
         scheduling::table(&rows).print(out)?;
         if threads.len() > THREADS {
             let more = time::counted((threads.len() - THREADS) as u64, "more thread");
