@@ -83,9 +83,9 @@ impl Row {
 
 /// Divides what lay outside of recorded waits into running, waiting for a CPU and unknown, where
 /// the kernel only counted both of them over the whole life. A part of either count may have been
-/// inside of waits, such as the time from a wake to the CPU: so running is at most this, and waiting
-/// for a CPU at least. Less than a fiftieth of the life is too little to be called unknown, since
-/// the counts were not read at the end.
+/// inside of waits, such as the time from a wake to the CPU: so running is at most this, and
+/// waiting for a CPU at least. Less than a fiftieth of the life is too little to be called unknown,
+/// since the counts were not read at the end.
 fn divide(outside: u64, ran: u64, waited: u64, wall: u64) -> (u64, u64, u64) {
     let running = ran.min(outside);
     let waiting = waited.min(outside - running);
