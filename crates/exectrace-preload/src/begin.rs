@@ -98,6 +98,9 @@ fn follow(found: &Found) {
 }
 
 fn start(asked: &Asked) -> bool {
+    if is_abandoned(asked.dir) {
+        return false;
+    }
     match trace::outside::begin_outside(&asked.config, asked.dir) {
         Ok(()) => {
             trace_hooks::modules_are_known();
@@ -112,6 +115,15 @@ fn start(asked: &Asked) -> bool {
             false
         }
     }
+}
+
+/// Whether the command that made the folder has been killed: it kept a file there locked. What a
+/// process puts into the folder then would stay there, and fill the memory of the machine.
+fn is_abandoned(dir: &Path) -> bool {
+    let Ok(owner) = std::fs::File::open(dir.join("owner")) else { return !dir.exists() };
+    let wanted = libc::LOCK_SH | libc::LOCK_NB;
+    // SAFETY: a descriptor that is open until `owner` goes.
+    unsafe { libc::flock(std::os::fd::AsRawFd::as_raw_fd(&owner), wanted) == 0 }
 }
 
 fn refuse(dir: &Path, reason: &str) {

@@ -65,16 +65,33 @@ impl fmt::Display for Refused {
                 "{}: started by {loader}, and the recorder needs the dynamic linker of glibc",
                 p.display()
             ),
-            Refused::Nested => write!(f, "this process is being recorded already"),
+            Refused::Nested => write!(
+                f,
+                "this command is being recorded itself, by another `exectrace record`: leave one \
+                 of the two out, or give --no-follow to the outer one"
+            ),
             Refused::NoTmpfs(e) => write!(f, "the buffers need a tmpfs: {e}"),
             Refused::Library(e) => write!(f, "the recorder's library cannot be preloaded: {e}"),
-            Refused::Output(p, e) => write!(f, "{}: {e}", p.display()),
-            Refused::Start(p, e) => write!(f, "{}: {e}", p.display()),
+            Refused::Output(p, e) => {
+                write!(
+                    f,
+                    "the trace cannot be written to {}: {e}; name another with -o",
+                    p.display()
+                )
+            }
+            Refused::Start(p, e) if e.raw_os_error() == Some(ENOEXEC) => write!(
+                f,
+                "{}: neither a program nor a script that begins with #! and an interpreter",
+                p.display()
+            ),
+            Refused::Start(p, e) => write!(f, "{}: cannot be started: {e}", p.display()),
         }
     }
 }
 
 impl std::error::Error for Refused {}
+
+const ENOEXEC: i32 = 8;
 
 /// The file of the program that a shell would run for this name, if it can be recorded.
 ///
@@ -115,7 +132,7 @@ fn executable(path: &Path) -> Result<(), Refused> {
 }
 
 /// The machine of this build, as ELF numbers it.
-const MACHINE: u16 = if cfg!(target_arch = "aarch64") { 183 } else { 62 };
+pub(crate) const MACHINE: u16 = if cfg!(target_arch = "aarch64") { 183 } else { 62 };
 const PT_INTERP: u32 = 3;
 const SCRIPTS_MAX: u32 = 4;
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::fs::File;
 use std::io;
+use std::io::Read;
 use std::io::Write;
 use std::path::Path;
 use std::path::PathBuf;
@@ -31,6 +32,8 @@ pub struct Traced {
     pub summary: Summary,
     /// Why the trace is not complete.
     pub error: Option<io::Error>,
+    /// Bytes of it that could not be written.
+    pub unwritten: u64,
 }
 
 /// One mapping that is being drained.
@@ -44,6 +47,7 @@ struct One {
     path: PathBuf,
     file: Option<File>,
     error: Option<io::Error>,
+    unwritten: u64,
     looked_ns: u64,
     /// What the kernel sees of it goes into its trace.
     is_watched: bool,
@@ -59,6 +63,8 @@ pub struct Drains {
     seen: BTreeSet<PathBuf>,
     running: Vec<One>,
     done: Vec<Traced>,
+    /// Processes that could not be recorded, and why.
+    refused: Vec<(u32, String)>,
     /// The first process has the output's name.
     named: bool,
     scheduling: Scheduling,
@@ -68,6 +74,10 @@ pub struct Drains {
 const LOOK_NS: u64 = 20_000_000;
 /// How long a drain sleeps at most: new processes are found that late.
 const SLEEP_NS: u64 = 5_000_000;
+
+/// Most processes of which it is kept why they could not be recorded, and most bytes of that.
+const REFUSED_MAX: usize = 16;
+const WHY_MAX: u64 = 512;
 
 impl Drains {
     /// Of the mappings that appear in `folder`; the first one goes to `output`, that of another
@@ -87,6 +97,7 @@ impl Drains {
             seen: BTreeSet::new(),
             running: Vec::new(),
             done: Vec::new(),
+            refused: Vec::new(),
             named: false,
             scheduling,
         }
@@ -139,8 +150,9 @@ impl Drains {
         self.running.len()
     }
 
-    /// Ends every recording, also of processes that run on.
-    pub fn finish(mut self) -> Vec<Traced> {
+    /// Ends every recording, also of processes that run on. Beside the traces: processes that could
+    /// not be recorded, and why.
+    pub fn finish(mut self) -> (Vec<Traced>, Vec<(u32, String)>) {
         self.see();
         let unknown = self.scheduling.full();
         self.running.iter_mut().for_each(|one| one.drain.missed(unknown));
@@ -149,7 +161,7 @@ impl Drains {
         }
         let output = self.output.clone();
         self.done.sort_by_key(|t| (t.path != output, t.pid));
-        self.done
+        (self.done, self.refused)
     }
 
     /// Takes what the kernel has seen, finds new mappings, and gives each its part: a session that
@@ -187,6 +199,7 @@ impl Drains {
                 continue;
             }
             let Some((pid, began, number)) = parts(&path) else {
+                self.refused.extend(refusal(&path).filter(|_| self.refused.len() < REFUSED_MAX));
                 self.seen.insert(path);
                 continue;
             };
@@ -220,6 +233,7 @@ impl Drains {
             path,
             file,
             error,
+            unwritten: 0,
             looked_ns,
             is_watched,
         });
@@ -248,11 +262,14 @@ impl Drains {
 impl One {
     fn take(&mut self) {
         while let Drained::Batch(batch) = self.drain.take() {
-            let Some(file) = &mut self.file else { continue };
-            if let Err(e) = file.write_all(&batch) {
+            let written = self.file.as_mut().map(|file| file.write_all(&batch));
+            if let Some(Err(e)) = written {
                 // The program runs on; what follows is not kept.
                 self.error = Some(e);
                 self.file = None;
+            }
+            if self.file.is_none() {
+                self.unwritten += batch.len() as u64;
             }
         }
     }
@@ -285,7 +302,8 @@ impl One {
         self.take();
         let summary = self.drain.finish(reason);
         self.take();
-        Traced { pid: self.pid, path: self.path, summary, error: self.error }
+        let One { pid, path, error, unwritten, .. } = self;
+        Traced { pid, path, summary, error, unwritten }
     }
 }
 
@@ -295,6 +313,14 @@ fn parts(path: &Path) -> Option<(u32, u64, u64)> {
     let all =
         (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
     parts.next().is_none().then_some(all)
+}
+
+/// A process that could not be recorded says why in a file with its number in the name.
+fn refusal(path: &Path) -> Option<(u32, String)> {
+    let pid = path.file_name()?.to_str()?.strip_prefix("refused.")?.parse().ok()?;
+    let mut why = Vec::new();
+    File::open(path).ok()?.take(WHY_MAX).read_to_end(&mut why).ok()?;
+    Some((pid, String::from_utf8_lossy(&why).into_owned()))
 }
 
 /// Whether the process with this number that began then still runs.

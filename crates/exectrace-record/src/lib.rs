@@ -1,9 +1,9 @@
 //! Records an unmodified program: puts the recorder into it by preloading, and drains it from
 //! outside, so that the program gets no thread, no descriptor and no file of the recorder's.
 //!
-//! [`record`] does it all: checks the program, makes a private folder on a tmpfs, starts the
-//! program, drains the mapping of every process of its tree into a trace of its own, and says how
-//! the program ended.
+//! [`prepare`] checks the program and makes a private folder on a tmpfs; [`Prepared::record`]
+//! starts the program, drains the mapping of every process of its tree into a trace of its own, and
+//! says how the program ended.
 //!
 //! 1. The program is never harmed by what goes wrong here: a trace that cannot be written ends, the
 //!    program runs on.
@@ -18,6 +18,7 @@ mod folder;
 mod library;
 mod run;
 mod scheduling;
+mod signals;
 
 pub use check::Refused;
 pub use check::program;
@@ -25,6 +26,7 @@ pub use drains::Traced;
 pub use folder::can_hold_buffers;
 pub use run::Ended;
 pub use run::Options;
+pub use run::Prepared;
 pub use run::Recorded;
-pub use run::record;
+pub use run::prepare;
 pub use scheduling::can_watch;

@@ -1,27 +1,18 @@
 //! Starts a program with the preloaded recorder, drains it until it has ended, and says how.
 
 use std::ffi::OsString;
+use std::fs;
 use std::fs::File;
 use std::io;
 use std::io::Read;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::path::PathBuf;
-use std::process::Child;
 use std::process::Command;
 use std::process::ExitStatus;
 use std::time::Duration;
 use std::time::Instant;
 
-use rustix::process::Pid;
-use rustix::process::Signal;
-use signal_hook::consts::SIGHUP;
-use signal_hook::consts::SIGINT;
-use signal_hook::consts::SIGQUIT;
-use signal_hook::consts::SIGTERM;
-use signal_hook::consts::SIGUSR1;
-use signal_hook::consts::SIGUSR2;
-use signal_hook::iterator::Signals;
 use trace::encode::wire;
 
 use crate::check;
@@ -30,8 +21,10 @@ use crate::cost;
 use crate::drains::Drains;
 use crate::drains::Traced;
 use crate::folder::Folder;
+use crate::library;
 use crate::library::Library;
 use crate::scheduling::Scheduling;
+use crate::signals::Passing;
 
 /// The variables by which the preloaded library knows what to do. It takes them out of the
 /// program's environment before `main`.
@@ -98,6 +91,8 @@ pub struct Recorded {
     pub took: Duration,
     /// The traces, the first process's first. None where nothing was recorded.
     pub traces: Vec<Traced>,
+    /// Processes that could not be recorded, and why.
+    pub refused: Vec<(u32, String)>,
     /// Processes that run on and are recorded no more.
     pub left: usize,
     /// CPU time of the recording process.
@@ -106,57 +101,82 @@ pub struct Recorded {
     pub program_cpu: Option<Duration>,
 }
 
-/// Records a program with the preloaded `library`, the bytes of a shared object, from its start to
-/// its end.
+/// A program that can be recorded, with all that this takes in place.
+#[derive(Debug)]
+pub struct Prepared {
+    options: Options,
+    program: PathBuf,
+    folder: Folder,
+    library: Library,
+    signals: Passing,
+}
+
+/// Makes everything ready to record a program with the preloaded `library`, the bytes of a shared
+/// object. Nothing of the program has run yet.
 ///
 /// # Errors
 ///
-/// What is in the way, before the program was started. Later nothing is: the program runs on.
-pub fn record(options: &Options, library: &[u8]) -> Result<Recorded, Refused> {
-    if std::env::var_os(DIR).is_some() {
+/// What is in the way.
+pub fn prepare(options: Options, library: &[u8]) -> Result<Prepared, Refused> {
+    if is_recorded() {
         return Err(Refused::Nested);
     }
     let program = check::program(&options.program)?;
+    let signals = Passing::begin();
     prepare_output(&options.output).map_err(|e| Refused::Output(options.output.clone(), e))?;
     let folder = Folder::on_tmpfs().map_err(Refused::NoTmpfs)?;
     let library = Library::unpack(library).map_err(Refused::Library)?;
-    let mut command = Command::new(&program);
-    prepare(&mut command, options, &folder, &library);
-    let signals = Signals::new([SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2]);
-    let (scheduling, says) = watch(options);
-    let mut notes = options.notes.clone();
-    notes.push(("kernel".into(), says));
-    let mut drains = Drains::new(folder.path(), &options.output, notes, scheduling);
-    let began = Instant::now();
-    let mut child = command.spawn().map_err(|e| Refused::Start(program, e))?;
-    let mut signals = signals.ok();
-    let status = loop {
+    Ok(Prepared { options, program, folder, library, signals })
+}
+
+impl Prepared {
+    /// Records the program from its start to its end.
+    ///
+    /// # Errors
+    ///
+    /// The program cannot be started. Later nothing is in the way: it runs on.
+    pub fn record(self) -> Result<Recorded, Refused> {
+        let Prepared { options, program, folder, library, mut signals } = self;
+        let mut command = Command::new(&program);
+        arrange(&mut command, &options, &folder, &library);
+        let (scheduling, says) = watch(&options);
+        let mut notes = options.notes.clone();
+        notes.push(("kernel".into(), says));
+        let mut drains = Drains::new(folder.path(), &options.output, notes, scheduling);
+        let began = Instant::now();
+        let mut child = command.spawn().map_err(|e| Refused::Start(program, e))?;
+        let status = loop {
+            drains.step();
+            signals.pass_on(&child);
+            match child.try_wait() {
+                Ok(None) => drains.sleep(),
+                Ok(Some(status)) => break status,
+                // Somebody else has taken its status: nothing more is known.
+                Err(_) => break ExitStatus::from_raw(0),
+            }
+        };
+        let took = began.elapsed();
         drains.step();
-        if let Some(signals) = &mut signals {
-            signals.pending().for_each(|signal| pass_on(&child, signal));
+        while options.wait && drains.running() > 0 {
+            drains.sleep();
+            drains.step();
         }
-        match child.try_wait() {
-            Ok(None) => drains.sleep(),
-            Ok(Some(status)) => break status,
-            // Somebody else has taken its status: nothing more is known.
-            Err(_) => break ExitStatus::from_raw(0),
-        }
-    };
-    let took = began.elapsed();
-    drains.step();
-    while options.wait && drains.running() > 0 {
-        drains.sleep();
-        drains.step();
+        let traces_before = drains.running();
+        let left = still_there(&mut drains, traces_before);
+        let ended = match status.signal() {
+            Some(signal) => Ended::Signal(signal),
+            None => Ended::Status(status.code().unwrap_or(0) as u8),
+        };
+        let (traces, refused) = drains.finish();
+        let (own_cpu, program_cpu) = (cost::own(), cost::of_children());
+        Ok(Recorded { ended, took, traces, refused, left, own_cpu, program_cpu })
     }
-    let traces_before = drains.running();
-    let left = still_there(&mut drains, traces_before);
-    let ended = match status.signal() {
-        Some(signal) => Ended::Signal(signal),
-        None => Ended::Status(status.code().unwrap_or(0) as u8),
-    };
-    let traces = drains.finish();
-    let (own_cpu, program_cpu) = (cost::own(), cost::of_children());
-    Ok(Recorded { ended, took, traces, left, own_cpu, program_cpu })
+}
+
+/// Whether another command has put the recorder into this process.
+fn is_recorded() -> bool {
+    let maps = fs::read("/proc/self/maps").unwrap_or_default();
+    String::from_utf8_lossy(&maps).contains(&format!("/{}", library::NAME))
 }
 
 /// What the kernel is asked for, and what to say of it. The calling thread starts the program.
@@ -202,7 +222,7 @@ fn prepare_output(path: &Path) -> io::Result<()> {
     if about.is_file() && about.len() > 0 {
         let mut magic = [0u8; wire::MAGIC.len()];
         if file.read_exact(&mut magic).is_err() || magic != wire::MAGIC {
-            let what = "exists and is no trace: it is not overwritten";
+            let what = "it is there, is no trace, and is not overwritten";
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, what));
         }
         file.set_len(0)?;
@@ -210,7 +230,7 @@ fn prepare_output(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn prepare(command: &mut Command, options: &Options, folder: &Folder, library: &Library) {
+fn arrange(command: &mut Command, options: &Options, folder: &Folder, library: &Library) {
     use std::os::unix::process::CommandExt;
     command.arg0(&options.program).args(&options.arguments);
     let mut preload = OsString::from(library.path());
@@ -228,22 +248,4 @@ fn prepare(command: &mut Command, options: &Options, folder: &Folder, library: &
         u8::from(options.follow)
     );
     command.env(PRELOAD, preload).env(DIR, folder.path()).env(OPTIONS, settings);
-}
-
-/// Gives a signal to the program. Those of the terminal reach it from there.
-fn pass_on(child: &Child, signal: i32) {
-    let from_terminal = matches!(signal, SIGINT | SIGQUIT) && is_foreground();
-    let (pid, signal) = (Pid::from_child(child), Signal::from_named_raw(signal));
-    if let Some(signal) = signal.filter(|_| !from_terminal) {
-        // It may have ended just now.
-        let _ = rustix::process::kill_process(pid, signal);
-    }
-}
-
-/// Whether this process and the program stand in the foreground of a terminal.
-fn is_foreground() -> bool {
-    let own = rustix::process::getpgrp();
-    let foreground = |group: rustix::io::Result<Pid>| group.is_ok_and(|group| group == own);
-    foreground(rustix::termios::tcgetpgrp(io::stdin()))
-        || foreground(rustix::termios::tcgetpgrp(io::stderr()))
 }

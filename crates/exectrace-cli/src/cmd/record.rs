@@ -18,6 +18,7 @@ use crate::failure;
 use crate::failure::Failure;
 use crate::failure::REFUSED;
 use crate::output::Out;
+use crate::output::safe;
 use crate::time;
 
 const HELP: &str = "\
@@ -143,15 +144,21 @@ fn record(options: &Options) -> Result<Recorded, String> {
             ("observer".into(), "waits and wakes: hooks of the C library".into()),
         ],
     };
+    let what = recorded_here(options, plan.switches || plan.samples_hz > 0);
+    let prepared = trace_record::prepare(plan, &library()?).map_err(|e| e.to_string())?;
+    failure::say(&what);
+    prepared.record().map_err(|e| e.to_string())
+}
+
+/// What is recorded, by which means, and what not.
+fn recorded_here(options: &Options, by_kernel: bool) -> String {
     let stacks = if options.no_stacks { "without stacks" } else { "with stacks" };
-    let kernel = match (plan.switches || plan.samples_hz > 0, trace_record::can_watch()) {
+    let kernel = match (by_kernel, trace_record::can_watch()) {
         (false, _) => String::new(),
         (true, Ok(())) => ", and by the kernel's records of switches".into(),
         (true, Err(why)) => format!("; no switches of threads: {why}"),
     };
-    let what = &options.classes;
-    eprintln!("exectrace: recording {what} {stacks}, by hooks of the C library{kernel}");
-    trace_record::record(&plan, &library()?).map_err(|e| e.to_string())
+    format!("recording {} {stacks}, by hooks of the C library{kernel}", options.classes)
 }
 
 /// The library that is preloaded: the one inside, unless another one is named.
@@ -173,37 +180,46 @@ fn say(options: &Options, recorded: &Recorded) {
         _ => String::new(),
     };
     let (took, own) = (ns(recorded.took), ns(recorded.own_cpu));
-    eprintln!("\nexectrace: the program {how} after {took}; recording took {own} of CPU{beside}");
+    let _ = writeln!(std::io::stderr());
+    failure::say(&format!("the program {how} after {took}; recording took {own} of CPU{beside}"));
+    for (pid, why) in recorded.refused.iter().take(TRACES) {
+        let why = safe(why.as_bytes());
+        failure::say(&format!("process {pid} ran without being recorded: {why}"));
+    }
     let Some(first) = recorded.traces.first() else {
-        eprintln!("exectrace: nothing was recorded: the recorder did not start in the program");
-        return;
+        return failure::say("nothing was recorded: the recorder did not start in the program");
     };
-    if !options.no_report && first.error.is_none() {
+    let something = std::fs::metadata(&first.path).is_ok_and(|f| f.is_file() && f.len() > 0);
+    if !options.no_report && something {
         print_report(&first.path);
     }
-    for trace in recorded.traces.iter().take(4) {
-        say_trace(trace);
+    for trace in recorded.traces.iter().take(TRACES) {
+        failure::say(&said_of(trace));
     }
-    if let more @ 1.. = recorded.traces.len().saturating_sub(4) {
-        eprintln!("exectrace: and {}", time::counted(more as u64, "more trace"));
+    if let more @ 1.. = recorded.traces.len().saturating_sub(TRACES) {
+        failure::say(&format!("and {}", time::counted(more as u64, "more trace")));
     }
     if recorded.left > 0 {
         let left = time::counted(recorded.left as u64, "process");
-        eprintln!("exectrace: {left} run on and are recorded no more; --wait stays with them");
+        failure::say(&format!("{left} of it run on, recorded no more; --wait stays with them"));
     }
 }
 
-fn say_trace(trace: &Traced) {
-    let s = &trace.summary;
+/// Traces that are named one by one.
+const TRACES: usize = 4;
+
+fn said_of(trace: &Traced) -> String {
+    let (s, path) = (&trace.summary, trace.path.display());
     let lost = if s.lost > 0 { format!(", {} LOST", time::count(s.lost)) } else { String::new() };
+    let events = time::count(s.events);
     match &trace.error {
-        None => eprintln!(
-            "exectrace: {} ({} events{lost}, process {})",
-            trace.path.display(),
-            time::count(s.events),
+        None => format!("{path} ({events} events{lost}, process {})", trace.pid),
+        Some(e) => format!(
+            "{path}: {e}; {} bytes, the end of the trace, could not be written ({events} events in \
+             all{lost}, process {})",
+            time::count(trace.unwritten),
             trace.pid
         ),
-        Some(e) => eprintln!("exectrace: {}: {e}; the trace is not complete", trace.path.display()),
     }
 }
 
