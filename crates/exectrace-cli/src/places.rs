@@ -154,7 +154,15 @@ fn by_call(op: Op) -> (&'static str, Cause) {
         | Op::Ring => Cause::Idle,
         _ => Cause::Io,
     };
-    (op.name(), cause)
+    let name = match op {
+        Op::MutexLock => "mutex",
+        Op::RwlockRead | Op::RwlockWrite => "rwlock",
+        Op::SemWait => "semaphore",
+        Op::CondWait => "condvar",
+        Op::BarrierWait => "barrier",
+        _ => op.name(),
+    };
+    (name, cause)
 }
 
 /// The place of a wait by `op` from this stack.

@@ -160,7 +160,7 @@ impl Samples {
         for ((place, own), n) in self.sorted().into_iter().take(rows) {
             let caller = if own == place { String::new() } else { own.clone() };
             let share = format!("{} %", time::percent(n, self.all));
-            table.row([share, time::count(n), place.clone(), caller]);
+            table.row([share, time::count(n), table::shortened(place), table::shortened(&caller)]);
         }
         out.text("\n")?;
         table.print(out)

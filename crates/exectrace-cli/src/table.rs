@@ -169,6 +169,21 @@ fn cut(text: &str, width: usize, at_end: bool) -> String {
     out
 }
 
+/// Bytes of a text in a report, which has a bound, while names and paths have none.
+const SHORTENED: usize = 120;
+
+/// A text, or the beginning and the end of one that is too long for a report.
+pub fn shortened(text: &str) -> String {
+    if text.len() <= SHORTENED {
+        return text.to_owned();
+    }
+    let half = SHORTENED / 2;
+    let ends = text.char_indices().map(|(at, c)| at + c.len_utf8());
+    let to = ends.take_while(|end| *end <= half).last();
+    let from = text.char_indices().map(|(at, _)| at).find(|at| *at >= text.len() - half);
+    format!("{}{CUT}{}", &text[..to.unwrap_or(0)], &text[from.unwrap_or(text.len())..])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -197,6 +212,20 @@ mod tests {
         assert_eq!(lines(Some(15), &rows)[0], "  1  a_na..lace\n");
         // Nothing is left to give.
         assert_eq!(lines(Some(3), &rows)[0], "  1  a_..ce\n");
+    }
+
+    #[test]
+    fn long_texts_keep_both_ends() {
+        assert_eq!(shortened(&"a".repeat(120)), "a".repeat(120));
+        let long = format!("begin{}end", "x".repeat(4000));
+        let cut = shortened(&long);
+        assert!(cut.starts_with("beginxx") && cut.ends_with("xxend"), "{cut}");
+        assert_eq!(cut.len(), 60 + 2 + 60);
+        // Three bytes each: 59 and 61 are no boundaries.
+        let wide = shortened(&"\u{6f22}".repeat(100));
+        assert_eq!(wide, format!("{0}..{0}", "\u{6f22}".repeat(20)));
+        let odd = shortened(&format!("a{}b", "\u{6f22}".repeat(100)));
+        assert_eq!(odd.len(), 58 + 2 + 58);
     }
 
     #[test]

@@ -41,6 +41,7 @@ use crate::scheduling::Samples;
 use crate::stacks::Stacks;
 use crate::table;
 use crate::table::Table;
+use crate::table::shortened;
 use crate::time;
 use crate::verdict::Verdict;
 
@@ -186,9 +187,9 @@ fn together(names: &[&str]) -> String {
     let mut bares: Vec<String> = names.iter().map(|n| bare(n)).collect();
     bares.dedup();
     match (names, bares.as_slice()) {
-        ([one], _) if !one.is_empty() => format!("the thread `{one}`"),
+        ([one], _) if !one.is_empty() => format!("the thread `{}`", shortened(one)),
         (_, [all]) if !all.is_empty() => {
-            format!("the {} `{all}`", time::counted(names.len() as u64, "thread"))
+            format!("the {} `{}`", time::counted(names.len() as u64, "thread"), shortened(all))
         }
         _ => time::counted(names.len() as u64, "thread"),
     }
@@ -199,6 +200,8 @@ fn together(names: &[&str]) -> String {
 struct Sums {
     threads: BTreeMap<u32, ThreadTime>,
     groups: HashMap<(Cause, &'static str, String), Group>,
+    /// How long each thread waited for each lock, wherever it did.
+    locks: HashMap<u64, BTreeMap<u32, u64>>,
     files: HashMap<String, (u64, u64, u64)>,
     descriptors: HashMap<u64, String>,
     end_ns: u64,
@@ -331,6 +334,11 @@ impl Sums {
         if group.objects.len() < 64 || group.objects.contains_key(&wait.object) {
             *group.objects.entry(wait.object).or_default() += ns;
         }
+        if place.cause == Cause::Lock
+            && (self.locks.len() < PLACES_MAX || self.locks.contains_key(&wait.object))
+        {
+            *self.locks.entry(wait.object).or_default().entry(wait.thread).or_default() += ns;
+        }
         for piece in &wait.pieces {
             if let Some(by) = &piece.by
                 && group.releasers.len() < 256
@@ -373,7 +381,7 @@ impl Sums {
 
     fn thread_name(&self, thread: u32) -> String {
         match self.threads.get(&thread) {
-            Some(t) if !t.name.is_empty() => format!("{} ({thread})", t.name),
+            Some(t) if !t.name.is_empty() => format!("{} ({thread})", shortened(&t.name)),
             _ => format!("thread {thread}"),
         }
     }
@@ -395,9 +403,14 @@ impl Sums {
                 "No lock and no I/O held anything up: {rest} of all time was running or runnable."
             );
         };
+        let lock = self.spread_lock(first.total_ns);
+        let (groups, threads) = match &lock {
+            Some((groups, threads)) => (groups.as_slice(), *threads),
+            None => (&[first][..], &first.threads),
+        };
         // Those who wait much: one that waits a little would only thin out the share.
-        let most = first.threads.values().max().copied().unwrap_or(0);
-        let held = first.threads.iter().filter(|(_, ns)| **ns >= most / 10);
+        let most = threads.values().max().copied().unwrap_or(0);
+        let held = threads.iter().filter(|(_, ns)| **ns >= most / 10);
         let held: Vec<(&ThreadTime, u64)> =
             held.filter_map(|(t, ns)| self.threads.get(t).map(|t| (t, *ns))).collect();
         let all: u64 = held.iter().map(|(t, _)| t.wall_ns(self.end_ns)).sum();
@@ -409,23 +422,28 @@ impl Sums {
             false => (all, "the time of "),
         };
         let waited: u64 = held.iter().map(|(_, ns)| ns).sum();
-        let what = match first.cause {
-            Cause::Lock => format!("waiting for the {} in", first.primitive),
+        let begin = if waited < of / SMALL { self.nothing_stands_out() } else { String::new() };
+        let first = groups[0];
+        let what = match (groups.len(), first.cause) {
+            (2.., _) => {
+                format!("waiting for one {} at {} places, most in", first.primitive, groups.len())
+            }
+            (_, Cause::Lock) => format!("waiting for the {} in", first.primitive),
             _ => format!("in {} by", first.primitive),
         };
-        let begin = if waited < of / SMALL { self.nothing_stands_out() } else { String::new() };
         let mut text = format!(
             "{begin}{} of {of_what}{} is {what} {}",
             percent(waited, of),
             together(&held.iter().map(|(t, _)| t.name.as_str()).collect::<Vec<_>>()),
-            if first.place.is_empty() { "unknown code" } else { &first.place },
+            if first.place.is_empty() { "unknown code".into() } else { shortened(&first.place) },
         );
+        let total: u64 = groups.iter().map(|g| g.total_ns).sum();
         let mut by: BTreeMap<&str, Released> = BTreeMap::new();
-        for ((_, from), released) in &first.releasers {
+        for ((_, from), released) in groups.iter().flat_map(|g| &g.releasers) {
             by.entry(from).or_default().add(released);
         }
         if let Some((from, released)) = by.into_iter().max_by_key(|(_, r)| r.ns) {
-            let share = percent(released.ns, first.total_ns);
+            let (share, from) = (percent(released.ns, total), shortened(from));
             text.push_str(&format!(", {share} of it until `{from}` released it"));
             let did = released.meanwhile();
             if !did.is_empty() {
@@ -434,6 +452,23 @@ impl Sums {
         }
         text.push('.');
         text
+    }
+
+    /// A lock that is waited for at several places, together for much longer than at the worst
+    /// single place: its groups, the longest first, and how long each thread waited for it.
+    fn spread_lock(&self, longest: u64) -> Option<(Vec<&Group>, &BTreeMap<u32, u64>)> {
+        let sum = |threads: &BTreeMap<u32, u64>| threads.values().sum::<u64>();
+        let (object, threads) = self.locks.iter().max_by_key(|(o, t)| (sum(t), **o))?;
+        if sum(threads) <= longest.saturating_add(longest / 4) {
+            return None;
+        }
+        let of_it = |g: &&Group| {
+            let ns = g.objects.get(object).copied().unwrap_or(0);
+            g.cause == Cause::Lock && ns > g.total_ns / 2
+        };
+        let mut groups: Vec<&Group> = self.groups.values().filter(of_it).collect();
+        groups.sort_by_key(|g| (std::cmp::Reverse(g.total_ns), &g.place));
+        (groups.len() > 1).then_some((groups, threads))
     }
 
     /// What comes before a wait that is a small part of what the threads did.
@@ -521,11 +556,11 @@ impl Sums {
                 time::count(g.count),
                 time::short(g.max_ns),
                 on,
-                g.place.clone(),
+                shortened(&g.place),
                 by.map_or(String::new(), |((t, from), released)| {
                     let did = released.meanwhile();
                     let did = if did.is_empty() { did } else { format!("; {did}") };
-                    format!("{} in {from}{did}", self.thread_name(*t))
+                    format!("{} in {}{did}", self.thread_name(*t), shortened(from))
                 }),
             ]);
         }
@@ -576,7 +611,7 @@ impl Sums {
         ]);
         for (name, (count, total, max)) in files.iter().take(ROWS) {
             let (total, max) = (time::short(*total), time::short(*max));
-            table.row([total, time::count(*count), max, (*name).clone()]);
+            table.row([total, time::count(*count), max, shortened(name)]);
         }
         out.text("\n")?;
         table.print(out)

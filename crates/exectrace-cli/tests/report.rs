@@ -1,0 +1,87 @@
+//! A report is a screen or two, whatever the program is called and wherever it waits; and a lock
+//! that is taken at many places is one lock.
+
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde_json::Value;
+
+/// Most bytes of a report.
+const REPORT_MAX: usize = 8 << 10;
+/// Places at which the lock is taken, each in a function of its own.
+const PLACES: usize = 12;
+const THREADS: usize = 9;
+
+/// The program: functions and a file with names that are far too long. Whoever has the lock sleeps,
+/// so that all others wait for it nearly all the time.
+fn source(folder: &Path) -> String {
+    let deep = folder.join(vec!["d".repeat(200); 12].join("/"));
+    fs::create_dir_all(&deep).unwrap();
+    let file = deep.join("file");
+    let mut source = String::from(
+        "#include <fcntl.h>\n#include <pthread.h>\n#include <unistd.h>\n\
+         static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;\n",
+    );
+    let name = |i| format!("takes_{i}_{}", "x".repeat(4000));
+    for i in 0..PLACES {
+        source.push_str(&format!(
+            "__attribute__((noinline)) void {}(void) {{ pthread_mutex_lock(&lock); usleep(2000); \
+             pthread_mutex_unlock(&lock); int f = open(\"{}\", O_RDWR | O_CREAT, 0600); \
+             if (f >= 0) {{ if (write(f, \"x\", 1) == 1) fsync(f); close(f); }} }}\n",
+            name(i),
+            file.display(),
+        ));
+    }
+    let calls: String = (0..PLACES).map(|i| format!("{}();", name(i))).collect();
+    source.push_str(&format!(
+        "static void *works(void *p) {{ for (int i = 0; i < 3; i++) {{ {calls} }} return p; }}\n\
+         int main(void) {{ pthread_t t[{THREADS}]; \
+         for (int i = 0; i < {THREADS}; i++) pthread_create(t + i, 0, works, 0); \
+         for (int i = 0; i < {THREADS}; i++) pthread_join(t[i], 0); return 0; }}\n"
+    ));
+    source
+}
+
+fn exectrace(folder: &Path, args: &[&str]) -> (Vec<u8>, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_exectrace"));
+    let out = command.args(args).current_dir(folder).env_remove("COLUMNS").output().unwrap();
+    (out.stdout, String::from_utf8_lossy(&out.stderr).into_owned())
+}
+
+#[test]
+fn it_has_a_bound_and_knows_a_lock_that_is_taken_at_many_places() {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("report");
+    let _ = fs::remove_dir_all(&folder);
+    fs::create_dir_all(&folder).unwrap();
+    fs::write(folder.join("long.c"), source(&folder)).unwrap();
+    let mut cc = Command::new("cc");
+    cc.args(["-O1", "-g", "-fno-omit-frame-pointer", "-o", "long", "long.c", "-lpthread"]);
+    if !cc.current_dir(&folder).status().is_ok_and(|s| s.success()) {
+        println!("skipped: no C compiler");
+        return;
+    }
+    let (doctor, _) = exectrace(&folder, &["doctor", "--json"]);
+    if serde_json::from_slice::<Value>(&doctor).unwrap()["good"] != true {
+        println!("skipped: {}", String::from_utf8_lossy(&doctor));
+        return;
+    }
+    let (_, said) = exectrace(&folder, &["record", "--no-report", "-o", "a.trace", "--", "./long"]);
+    let (report, _) = exectrace(&folder, &["report", "a.trace"]);
+    let report = String::from_utf8(report).unwrap();
+    assert!(report.len() <= REPORT_MAX, "{}", report.len());
+    // What names a place stands at its ends.
+    let first = report.lines().next().unwrap_or_default();
+    let at = format!("waiting for one mutex at {PLACES} places, most in takes_");
+    assert!(first.contains(&at) && first.contains("at report/long.c:"), "{first}\n{said}");
+    let threads = format!("of the {THREADS} threads `long`");
+    assert!(first.contains(&threads), "{first}");
+    assert!(report.contains(&format!("{}..", "d".repeat(20))), "{report}");
+    // For programs nothing is cut.
+    let (json, _) = exectrace(&folder, &["report", "--json", "a.trace"]);
+    let json: Value = serde_json::from_slice(&json).unwrap();
+    let causes = json["causes"].as_array().unwrap();
+    let whole = |c: &Value| c["where"].as_str().is_some_and(|p| p.len() > 4000);
+    assert!(causes.iter().filter(|c| whole(c)).count() >= PLACES, "{causes:?}");
+}
