@@ -99,24 +99,27 @@ pub struct Wake {
     op: Op,
     object: u64,
     since: u64,
+    walk: bool,
 }
 
 /// Notes the time before a call that wakes others; `None` while nothing is recorded.
+///
+/// `walk` says whether the event is to have the stack.
 #[inline]
-pub fn wake(op: Op, object: u64) -> Option<Wake> {
+pub fn wake(op: Op, object: u64, walk: bool) -> Option<Wake> {
     is_on().then(|| {
         let since = crate::clock::Clock::get().now().0;
-        Wake { op, object, since }
+        Wake { op, object, since, walk }
     })
 }
 
 impl Wake {
-    /// The call has returned and says that it woke so many. One event, with the stack.
+    /// The call has returned and says that it woke so many. One event.
     #[inline]
     pub fn end(self, woken: u64) {
         let _errno = sys::Errno::save();
         let fields = [self.op as u64, self.object, woken];
-        emit::emit(&WakeOver { fields, since: self.since });
+        emit::emit(&WakeOver { fields, since: self.since, walk: self.walk });
     }
 }
 
@@ -176,10 +179,11 @@ impl Emission for &Over {
     }
 }
 
-/// The event of a wake; its stack is captured as it is written.
+/// The event of a wake; its stack, where it is to have one, is captured as it is written.
 struct WakeOver {
     fields: [u64; 3],
     since: u64,
+    walk: bool,
 }
 
 impl Emission for &WakeOver {
@@ -187,8 +191,8 @@ impl Emission for &WakeOver {
         5 * varint::LEN_MAX
     }
 
-    fn kind(&self, _l: &Local) -> Option<(u32, usize)> {
-        None
+    fn kind(&self, l: &Local) -> Option<(u32, usize)> {
+        if self.walk { None } else { self.cold_kind(l) }
     }
 
     fn stacked_kind(&self, l: &Local) -> Option<(u32, usize)> {
@@ -200,7 +204,7 @@ impl Emission for &WakeOver {
     }
 
     fn wants_stack(&self) -> bool {
-        true
+        self.walk
     }
 
     unsafe fn put(&self, mut p: *mut u8) -> *mut u8 {
@@ -213,7 +217,10 @@ impl Emission for &WakeOver {
         // than those it woke were on their way.
         let began = local::with(|l| ticks_since(l, self.since));
         // SAFETY: as above.
-        unsafe { emit::put_varint(p, began) }
+        p = unsafe { emit::put_varint(p, began) };
+        // Who captures a stack writes it behind this.
+        // SAFETY: as above.
+        if self.walk { p } else { unsafe { emit::put_varint(p, 0) } }
     }
 
     fn after(&self, _l: &Local) {}

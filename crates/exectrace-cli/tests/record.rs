@@ -81,6 +81,28 @@ fn the_environment_is_the_programs_own() {
     assert!(!own.contains("EXECTRACE_PRELOAD") && !own.contains("LD_PRELOAD"), "{own}");
 }
 
+/// Of the signals that are passed on to the program, those that it ignores.
+#[test]
+fn ignored_signals_stay_ignored() {
+    let folder = folder("ignored");
+    if !can_record(&folder) {
+        return;
+    }
+    let own = env!("CARGO_BIN_EXE_exectrace");
+    let look = "grep SigIgn /proc/self/status";
+    let ignored = |before: &str| {
+        let line = format!("trap '' HUP USR1; exec {before} {look}");
+        let done = Command::new("sh").args(["-c", &line]).current_dir(&folder).output().unwrap();
+        let set = text(&done.stdout);
+        let set = set.strip_prefix("SigIgn:").unwrap().trim();
+        let set = u64::from_str_radix(set, 16).unwrap();
+        [1, 2, 3, 10, 12, 15].map(|signal| set >> (signal - 1) & 1)
+    };
+    let without = ignored("");
+    assert_eq!((without[0], without[3]), (1, 1), "HUP and USR1");
+    assert_eq!(ignored(&format!("{own} record --no-report --")), without);
+}
+
 #[test]
 fn refusals_are_said_before_anything_runs() {
     let folder = folder("refusals");

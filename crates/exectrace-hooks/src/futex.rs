@@ -79,7 +79,7 @@ unsafe fn futex(a: [usize; 6]) -> c_long {
             r
         }
         Does::Wakes => {
-            let wake = block::wake(Op::FutexWake, address);
+            let wake = block::wake(Op::FutexWake, address, settings::stacks());
             let r = call();
             if let Some(wake) = wake {
                 wake.end(r.max(0) as u64);

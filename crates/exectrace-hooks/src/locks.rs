@@ -79,7 +79,8 @@ pub(crate) fn release(op: Op, object: u64, call: impl FnOnce() -> c_int) -> c_in
 #[cold]
 #[inline(never)]
 fn wake(op: Op, object: u64, call: impl FnOnce() -> c_int) -> c_int {
-    let wake = settings::wants(Classes::LOCKS).then(|| block::wake(op, object)).flatten();
+    let wants = settings::wants(Classes::LOCKS);
+    let wake = wants.then(|| block::wake(op, object, settings::stacks())).flatten();
     let r = call();
     if let Some(wake) = wake {
         wake.end(0);

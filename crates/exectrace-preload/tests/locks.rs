@@ -46,6 +46,20 @@ fn every_futex_call_is_there_with_its_result() {
 }
 
 #[test]
+fn without_stacks_nothing_has_one() {
+    for program in ["futex.c", "locks.c"] {
+        let Some(path) = recorded::compiled(program, &[]) else { return };
+        let options = "classes=locks;stacks=0";
+        let Some(ran) = recorded::run("no-stacks", Command::new(&path), options) else { return };
+        let [t] = &ran.traces[..] else { panic!("{} traces", ran.traces.len()) };
+        assert!(!t.waits.is_empty() && !t.wakes.is_empty(), "{program}");
+        for e in t.waits.iter().chain(&t.wakes) {
+            assert_eq!(e.stack, [], "{program} {e:?}");
+        }
+    }
+}
+
+#[test]
 fn rusts_locks_condvars_channels_and_parking() {
     let program = recorded::compiled_rust("std_locks.rs");
     let Some(ran) = recorded::run("std", Command::new(&program), "classes=locks") else { return };

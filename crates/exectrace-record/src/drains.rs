@@ -136,6 +136,11 @@ impl Drains {
         }
     }
 
+    /// Has the next step ask of every process whether it still lives.
+    pub fn look_now(&mut self) {
+        self.running.iter_mut().for_each(|one| one.looked_ns = 0);
+    }
+
     /// Sleeps until there may be something to do.
     pub fn sleep(&self) {
         let until = trace::sys::mono_ns() + SLEEP_NS;

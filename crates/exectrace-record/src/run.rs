@@ -156,6 +156,7 @@ impl Prepared {
             }
         };
         let took = began.elapsed();
+        drains.look_now();
         drains.step();
         while options.wait && drains.running() > 0 {
             drains.sleep();

@@ -13,6 +13,7 @@ use std::sync::atomic::AtomicBool;
 
 use rustix::process::Pid;
 use rustix::process::Signal;
+use signal_hook::consts::SIGCHLD;
 use signal_hook::consts::SIGHUP;
 use signal_hook::consts::SIGINT;
 use signal_hook::consts::SIGQUIT;
@@ -35,8 +36,9 @@ impl Passing {
     pub fn begin() -> Passing {
         let ignored = ignored(&fs::read_to_string("/proc/self/status").unwrap_or_default());
         let taken = |signal: &i32| ignored >> (signal - 1) & 1 == 0;
-        if taken(&SIGXFSZ) {
-            let _ = signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)));
+        // The end of a child ends a sleep.
+        for signal in [SIGXFSZ, SIGCHLD].into_iter().filter(taken) {
+            let _ = signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)));
         }
         let passed: Vec<i32> = PASSED.into_iter().filter(taken).collect();
         Passing(Signals::new(passed).ok())
