@@ -9,6 +9,7 @@
 
 use std::cell::Cell;
 
+use crate::clock::Clock;
 use crate::emit;
 use crate::emit::Blocking;
 use crate::emit::Emission;
@@ -23,6 +24,9 @@ use crate::site::Site;
 use crate::site::Types;
 use crate::sync::Ordering::Relaxed;
 use crate::sys;
+
+/// A call that took so long, in nanoseconds, may have slept; a shorter one has not.
+pub const SLEPT_NS: u64 = 5_000;
 
 /// Whether something is recorded now, and of this thread.
 #[inline]
@@ -57,6 +61,7 @@ pub fn begin(op: Op, object: u64, walk: bool) -> Option<Wait> {
     let begun = emit::block(op as u32, object, walk);
     if begun.since != 0 && local::with(|l| !l.has(local::NAMED)) {
         emit::rename();
+        count_from_here();
     }
     (begun.since != 0).then_some(Wait { op, object, begun })
 }
@@ -70,9 +75,13 @@ impl Wait {
         let (stack, epoch) = (Cell::new(self.begun.stack), self.begun.epoch);
         let began = Cell::new(0);
         let since = self.begun.since;
-        emit::emit(&Over { kind: Kind::Wait, fields, since, began, stack, epoch, ends: true });
-        // Also where that was lost, or recording has ended meanwhile.
-        local::with(emit::unblock);
+        let over = Over { kind: Kind::Wait, fields, since, began, stack, epoch, ends: true };
+        emit::emit(&over);
+        local::with(|l| {
+            account(l, self.op, error, over.began.get());
+            // Also where that was lost, or recording has ended meanwhile.
+            emit::unblock(l);
+        });
     }
 
     /// The same wait with another object: what a call waited for may be known only at its end.
@@ -89,6 +98,16 @@ impl Wait {
     /// How long it has lasted, in scaled ticks.
     pub fn age(&self) -> u64 {
         local::with(emit::now).saturating_sub(self.begun.since)
+    }
+}
+
+/// Counts a wait of so many ticks, where the thread slept.
+fn account(l: &Local, op: Op, error: u32, ticks: u64) {
+    let Some(r) = l.record() else { return };
+    let at_once = op == Op::FutexWait && error == sys::EAGAIN;
+    let slept = op == Op::FutexWait && !at_once;
+    if slept || (!at_once && ticks >= Clock::get().rate() / (1_000_000_000 / SLEPT_NS)) {
+        r.account.wait(op.sleeps_once(), ticks);
     }
 }
 
@@ -303,7 +322,23 @@ pub fn usage() {
     if let Some(u) = sys::thread::usage() {
         let fields = [u.voluntary, u.involuntary, u.user_ns, u.system_ns];
         emit::emit(emit::Plain { kind: Kind::Usage, fields });
+        local::with(|l| {
+            if let Some(r) = l.record() {
+                r.account.end(emit::now(l), [u.voluntary, u.faults]);
+            }
+        });
     }
+}
+
+/// Switches of the calling thread count from here on, if they did not yet. One system call.
+fn count_from_here() {
+    local::with(|l| {
+        if let Some(r) = l.record().filter(|r| !r.account.has_begun())
+            && let Some(u) = sys::thread::usage()
+        {
+            r.account.begin([u.voluntary, u.faults]);
+        }
+    });
 }
 
 /// Says that the calling thread makes another one. Gives the number that was set aside for it and
@@ -325,6 +360,7 @@ pub fn begins(number: u32, creator: u32, entry: u64) {
     });
     if registry::is_on() {
         emit::announce();
+        count_from_here();
     }
 }
 

@@ -18,6 +18,8 @@ use crate::buf::Arena;
 use crate::buf::Head;
 use crate::clock::Clock;
 use crate::clock::Snapshot;
+use crate::coverage::Count;
+use crate::coverage::Looks;
 use crate::emit::ENTRY_BYTES;
 use crate::emit::ENTRY_WRAP;
 use crate::encode::field::Reader;
@@ -34,6 +36,7 @@ use crate::encode::wire::Header;
 use crate::intern::log::Cursor;
 use crate::kernel::Lanes;
 use crate::mapping::Mapping;
+use crate::mapping::account::Account;
 use crate::mapping::record;
 use crate::mapping::record::Record;
 use crate::mapping::record::SIDE_BYTES;
@@ -169,6 +172,10 @@ pub struct Controller {
     introduced: HashSet<u32>,
     /// What the kernel saw, where somebody says it.
     pub kernel: Option<Lanes>,
+    /// How long threads were blocked, where somebody looks at them.
+    looks: Looks,
+    /// Threads that never met the recorder, by the kernel's number.
+    unmet: HashMap<u32, u32>,
     /// What stands in the stream so far.
     pub totals: Totals,
 }
@@ -279,6 +286,8 @@ impl Controller {
             seen_threads: 0,
             introduced: HashSet::new(),
             kernel: None,
+            looks: Looks::default(),
+            unmet: HashMap::new(),
             totals: Totals::default(),
             plan,
         }
@@ -871,7 +880,68 @@ impl Controller {
         self.definitions
             .put(|w| schema::Thread::put(w, thread.into(), tid.into(), 0, name, none, 0, first));
         self.seen_threads += 1;
+        self.unmet.insert(tid, thread);
         thread
+    }
+
+    /// The kernel has counted this for threads, by their numbers of the kernel's.
+    pub fn counted(&mut self, counts: &[(u32, Count)]) {
+        let m = self.m;
+        let records: HashMap<u32, &Record> =
+            registry::live(m).map(|(_, r)| (r.tid.load(Relaxed), r)).collect();
+        for (tid, count) in counts {
+            if let Some(r) = records.get(tid) {
+                self.look(*tid, r, *count);
+            } else if let Some(thread) = self.unmet.get(tid) {
+                self.looks.add(*thread, *count, None, None, 0);
+            }
+        }
+    }
+
+    fn look(&mut self, tid: u32, r: &Record, count: Count) {
+        let waits = BlockedShot::of(r).map_or(0, |b| count.ticks.saturating_sub(b.since));
+        let registered = r.registered.load(Relaxed);
+        // The first thread ran before it was registered, others are registered as they begin.
+        let first = self.plan.of == Of::Other(tid) || registered <= self.first.ticks.0;
+        let thread = r.thread.load(Relaxed);
+        let born = (!first && r.creator.load(Relaxed) != 0).then_some(registered);
+        self.looks.add(thread, count, Some(&r.account), born, waits);
+    }
+
+    /// Writes how much of a thread's waiting is in the trace, where that is known.
+    fn say_coverage(&mut self, thread: u32, account: Option<&Account>) {
+        let rate = match self.plan.of {
+            Of::Own => Clock::get().rate(),
+            Of::Other(_) => self.m.front().facts.rate.load(Relaxed),
+        };
+        let Some(c) = self.looks.take(thread, account, rate) else { return };
+        let longer = u128::from(c.waits.longer_ticks) * 1_000_000_000 / u128::from(rate.max(1));
+        self.put_control(|w| {
+            schema::Coverage::put(
+                w,
+                thread.into(),
+                c.at,
+                c.switches,
+                c.faults,
+                c.waits.slept,
+                c.waits.longer,
+                longer as u64,
+                c.over_ns,
+                c.blocked_ns,
+                c.waited_ns,
+            )
+        });
+    }
+
+    /// Says that of all threads that have not ended.
+    fn say_all_coverage(&mut self) {
+        let m = self.m;
+        for (_, r) in known(m) {
+            self.say_coverage(r.thread.load(Relaxed), Some(&r.account));
+        }
+        for thread in self.looks.left() {
+            self.say_coverage(thread, None);
+        }
     }
 
     /// Writes the counters that have changed since they were said.
@@ -948,6 +1018,7 @@ impl Controller {
             self.introduce(r);
         }
         self.introduced.remove(&thread);
+        self.say_coverage(thread, Some(&r.account));
         for cause in Cause::ALL {
             let count = r.loss[*cause as usize].load(Relaxed);
             self.say_loss(thread, *cause, count);
@@ -1172,6 +1243,7 @@ impl Controller {
             // What was not seen by now is not in this trace.
             lanes.seen_until(u64::MAX);
         }
+        self.say_all_coverage();
         self.end_generation(ended);
         let m = self.m;
         self.totals.threads = self.seen_threads + known(m).count() as u64;

@@ -72,6 +72,8 @@ runtime! {
     #[doc(hidden)]
     pub mod clock;
     mod controller;
+    #[doc(hidden)]
+    pub mod coverage;
     mod emit;
     #[doc(hidden)]
     pub mod kernel;

@@ -67,6 +67,8 @@ pause_max: nanos, reason: u64
 25 SwitchIn cpu: u64
 26 Sample cpu: u64, stack: stack
 27 RunDelay ran: nanos, waited: nanos, turns: u64
+30 Coverage thread: thread, at: ticks, switches: u64, faults: u64, slept: u64, longer: u64, \
+longer_time: nanos, over: nanos, blocked: nanos, waited: nanos
 31 Blocked thread: thread, op: u64, object: u64, since: ticks, stack: stack
 32 State task: task, spans: list, deeper: u64
 33 SpanEnd

@@ -27,7 +27,7 @@ const FLOORS: [(&str, &[&str]); 14] = [
     ("tables: all of them, at one address", &["tables"]),
     ("threads: who traces, the gate", &["registry"]),
     ("hot path", &["emit"]),
-    ("control: what the kernel saw of threads", &["kernel"]),
+    ("control: what the kernel saw of threads", &["coverage", "kernel"]),
     ("control: what happens to full buffers", &["controller"]),
     ("control: start and stop", &["session"]),
     ("porch: what a program touches", &["annotate"]),

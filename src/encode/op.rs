@@ -105,6 +105,16 @@ ops! {
 }
 
 impl Op {
+    /// Whether a call that waits is one sleep, nearly always. Others may sleep any number of times,
+    /// as a write to disk does, or take their time on a CPU.
+    pub fn sleeps_once(self) -> bool {
+        match self.class() {
+            "locks" | "sleep" | "process" => !self.wakes(),
+            "net" => !matches!(self, Op::Connect | Op::Send | Op::Resolve),
+            _ => false,
+        }
+    }
+
     /// Whether it wakes others, and never blocks.
     pub fn wakes(self) -> bool {
         self as u8 >= 64

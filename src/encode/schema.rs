@@ -160,6 +160,13 @@ macro_rules! __events { ($($with:tt)*) => { $($with)*! {
     /// What the kernel has counted for this thread so far: time on a CPU, time in which it could
     /// run and had none, and how often it got one.
     0x1b RunDelay since 1, phase Instant { ran: Nanos, waited: Nanos, turns: U64 }
+    /// The kernel's counts of a thread beside those of its recorded waits, until `at`: switches
+    /// that it asked for, pages that it waited for, recorded waits that slept, other recorded calls
+    /// of 5 us and more with their time; and of its last `over` how long it was blocked and how
+    /// long in recorded waits.
+    0x1e Coverage since 1, phase Structure {
+        thread: ThreadRef, at: Ticks, switches: U64, faults: U64, slept: U64, longer: U64,
+        longer_time: Nanos, over: Nanos, blocked: Nanos, waited: Nanos }
     /// What a thread was waiting for when the recording ended, and since when.
     0x1f Blocked since 1, phase Structure {
         thread: ThreadRef, op: U64, object: U64, since: Ticks, stack: StackRef }

@@ -14,6 +14,7 @@
 //! buffers    64 KiB each, up to the end
 //! ```
 
+pub mod account;
 pub mod record;
 
 use std::io;
@@ -42,7 +43,7 @@ use crate::sys;
 /// First bytes of the front page.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"XTMAP\0\0\x01");
 /// Version of the layout; whoever maps it from outside refuses another.
-pub const LAYOUT: u32 = 2;
+pub const LAYOUT: u32 = 3;
 
 /// Most threads that are registered at the same time.
 pub const RECORDS_MAX: u32 = 16_384;

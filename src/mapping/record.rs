@@ -9,6 +9,7 @@
 use crate::encode::schema::CAUSES;
 use crate::encode::schema::Cause;
 use crate::encode::wire::SPANS_MAX;
+use crate::mapping::account::Account;
 use crate::sync::AtomicU8;
 use crate::sync::AtomicU32;
 use crate::sync::AtomicU64;
@@ -82,6 +83,8 @@ pub struct Record {
     pub block_since: AtomicU64,
     /// From which stack.
     pub block_stack: AtomicU32,
+    /// Its waits, and what the kernel has counted for it.
+    pub account: Account,
     /// Events lost by this thread since the session began, by cause.
     pub loss: [AtomicU64; CAUSES],
 }
@@ -148,6 +151,7 @@ impl Record {
         self.task.store(0, Relaxed);
         self.block_op.store(0, Relaxed);
         self.sequence[0].store(0, Relaxed);
+        self.account.clear();
     }
 
     /// Begins a new account of losses. Only where no event of the thread can be under way.

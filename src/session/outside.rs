@@ -22,6 +22,7 @@ use crate::controller::Controller;
 use crate::controller::Of;
 use crate::controller::Plan;
 use crate::controller::Totals;
+use crate::coverage::Count;
 use crate::emit;
 use crate::encode::schema;
 use crate::encode::schema::Cause;
@@ -267,6 +268,13 @@ impl Drain {
             self.m.front().loss[Cause::StackTable as usize].fetch_add(1, Relaxed);
         }
         id
+    }
+
+    /// The kernel has counted this for threads, by their numbers of the kernel's.
+    pub fn counted(&mut self, counts: &[(u32, Count)]) {
+        if let Some(c) = self.controller.as_mut().filter(|c| c.kernel.is_some()) {
+            c.counted(counts);
+        }
     }
 
     /// At this time the process had these threads and no others, by their numbers of the kernel's.

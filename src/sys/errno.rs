@@ -2,6 +2,9 @@
 
 use std::ffi::c_int;
 
+/// The error of a futex wait that returned at once: the word had changed.
+pub const EAGAIN: u32 = libc::EAGAIN as u32;
+
 /// The value of `errno` when it was saved; puts it back when dropped. Async-signal-safe.
 #[must_use = "errno is put back when the guard is dropped"]
 pub struct Errno(c_int);

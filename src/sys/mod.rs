@@ -32,6 +32,7 @@ pub use arch::fp;
 pub use arch::sp;
 pub use crc::crc32c;
 pub use crc::crc32c_update;
+pub use errno::EAGAIN;
 pub use errno::Errno;
 pub use errno::errno;
 pub use process::at_exit;

@@ -79,6 +79,8 @@ pub struct Usage {
     pub user_ns: u64,
     /// Time on a CPU in the kernel.
     pub system_ns: u64,
+    /// Pages that had to be read before the thread could go on.
+    pub faults: u64,
 }
 
 /// What the kernel has counted for the calling thread. Async-signal-safe; keeps `errno`.
@@ -96,6 +98,7 @@ pub fn usage() -> Option<Usage> {
         involuntary: u.ru_nivcsw as u64,
         user_ns: ns(u.ru_utime),
         system_ns: ns(u.ru_stime),
+        faults: u.ru_majflt as u64,
     })
 }
 

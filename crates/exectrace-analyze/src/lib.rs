@@ -13,6 +13,7 @@
 //! 3. Names are bytes of the trace: they are untrusted, and whoever prints them escapes them.
 #![forbid(unsafe_code)]
 
+pub mod coverage;
 pub mod latency;
 pub mod meanwhile;
 pub mod names;
@@ -21,6 +22,7 @@ pub mod spans;
 pub mod tasks;
 pub mod waits;
 
+pub use crate::coverage::Estimate;
 pub use crate::latency::Bucket;
 pub use crate::latency::Latencies;
 pub use crate::latency::Percentile;

@@ -205,6 +205,12 @@ impl Sched {
         self.threads.get(&thread).filter(|t| t.state.is_some()).map(|t| &t.cpu)
     }
 
+    /// The threads whose switches are in the trace.
+    pub fn threads(&self) -> impl Iterator<Item = (u32, &Cpu)> {
+        let known = self.threads.iter().filter(|(_, t)| t.state.is_some());
+        known.map(|(thread, t)| (*thread, &t.cpu))
+    }
+
     /// What the kernel has counted for a thread, where it gave no records.
     pub fn counted(&self, thread: u32) -> Option<Counted> {
         self.threads.get(&thread).and_then(|t| t.counted)

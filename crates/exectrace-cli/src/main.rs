@@ -10,6 +10,7 @@
 
 mod args;
 mod cmd;
+mod coverage;
 mod failure;
 mod filter;
 mod input;
@@ -20,6 +21,7 @@ mod output;
 mod places;
 mod preload;
 mod progress;
+mod raw_calls;
 mod scheduling;
 mod stacks;
 mod table;

@@ -185,6 +185,9 @@ struct Piece {
 /// knows at the same time.
 const BLOCKED_MAX: usize = 1 << 14;
 
+/// Most threads whose coverage is kept.
+const COVERAGE_MAX: usize = 1 << 16;
+
 /// What a thread was waiting for when the recording ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Blocked {
@@ -200,6 +203,31 @@ pub struct Blocked {
     pub stack: u64,
     /// The table epoch of the stack.
     pub epoch: u32,
+}
+
+/// The kernel's counts of a thread beside those of its recorded waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Coverage {
+    /// The thread.
+    pub thread: u64,
+    /// Until when, in scaled ticks.
+    pub at: u64,
+    /// Switches that the thread asked for, as the kernel counted them.
+    pub switches: u64,
+    /// Pages that it waited for.
+    pub faults: u64,
+    /// Recorded waits that slept, by calls that sleep once.
+    pub slept: u64,
+    /// Other recorded calls that took as long.
+    pub longer: u64,
+    /// The time that those took, in nanoseconds.
+    pub longer_ns: u64,
+    /// How much of its life is known below, in nanoseconds; 0: nothing.
+    pub over_ns: u64,
+    /// Of that, blocked, by the kernel's count.
+    pub blocked_ns: u64,
+    /// Of that, in recorded waits.
+    pub waited_ns: u64,
 }
 
 /// The tables of one epoch.
@@ -618,6 +646,8 @@ pub struct Session {
     /// Whether stacks are counted and not kept.
     passes_stacks: bool,
     blocked: Vec<Blocked>,
+    coverage: Vec<Coverage>,
+    coverage_left: u64,
     epochs: Vec<Tables>,
     epoch_index: HashMap<u32, u32>,
     #[allow(clippy::box_collection)]
@@ -646,6 +676,8 @@ impl Session {
             schemas: Schemas::new(),
             passes_stacks: false,
             blocked: Vec::new(),
+            coverage: Vec::new(),
+            coverage_left: 0,
             epochs: Vec::new(),
             epoch_index: HashMap::new(),
             threads: BTreeMap::new(),
@@ -740,6 +772,17 @@ impl Session {
         &self.blocked
     }
 
+    /// The kernel's counts of threads beside those of their recorded waits, for the first 65,536 of
+    /// them.
+    pub fn coverage(&self) -> &[Coverage] {
+        &self.coverage
+    }
+
+    /// How many threads more there were.
+    pub fn coverage_left(&self) -> u64 {
+        self.coverage_left
+    }
+
     /// What the recorder says at the end; `None` where the trace was cut.
     pub fn end(&self) -> Option<&End> {
         self.end.as_ref()
@@ -827,6 +870,21 @@ impl Session {
                     epoch,
                 });
             }
+            Structural::Coverage(c) if self.coverage.len() < COVERAGE_MAX => {
+                self.coverage.push(Coverage {
+                    thread: c.thread,
+                    at: c.at,
+                    switches: c.switches,
+                    faults: c.faults,
+                    slept: c.slept,
+                    longer: c.longer,
+                    longer_ns: c.longer_time,
+                    over_ns: c.over,
+                    blocked_ns: c.blocked,
+                    waited_ns: c.waited,
+                });
+            }
+            Structural::Coverage(_) => self.coverage_left += 1,
             Structural::Blocked(_) | Structural::TaskState(_) | Structural::Other(_) => {}
         }
     }

@@ -6,6 +6,8 @@ use std::sync::atomic::AtomicU32;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
+use trace::block::SLEPT_NS;
+
 /// A set of classes of calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Classes(u32);
@@ -130,9 +132,6 @@ impl Options {
         Ok(options)
     }
 }
-
-/// A call that is recorded only where it took so long, in nanoseconds: shorter ones did not sleep.
-const SLEPT_NS: u64 = 5_000;
 
 static CLASSES: AtomicU32 = AtomicU32::new(Classes::DEFAULT.0);
 static STACKS: AtomicU32 = AtomicU32::new(1);

@@ -297,9 +297,12 @@ impl One {
             return;
         }
         let tids = counts.iter().map(|c| c.0).collect();
+        let counted: Vec<_> =
+            counts.iter().filter_map(|c| scheduling::counted(self.pid, c.0)).collect();
         for (tid, count) in counts {
             self.drain.saw(tid, now, Seen::Delay(count));
         }
+        self.drain.counted(&counted);
         self.drain.alive(now, &tids);
     }
 

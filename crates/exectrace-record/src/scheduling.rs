@@ -29,7 +29,7 @@ pub struct Scheduling {
 pub type Count = (u32, [u64; 3]);
 
 /// How often counts are asked for: a few times soon, since many programs end soon, then now and
-/// then. Two microseconds for each thread.
+/// then. Some twenty microseconds for each thread.
 const COUNT_NS: u64 = 1_000_000_000;
 const COUNT_FIRST_NS: u64 = 30_000_000;
 
@@ -116,6 +116,28 @@ pub fn counts(pid: u32) -> Vec<Count> {
     threads.flatten().filter_map(count).collect()
 }
 
+/// The same with the switches that the thread asked for, at a moment at which it slept: what the
+/// kernel has counted is up to date then, and not before a running thread's next switch. `None`
+/// where it did not sleep.
+pub fn counted(pid: u32, tid: u32) -> Option<(u32, trace::coverage::Count)> {
+    let folder = format!("/proc/{pid}/task/{tid}");
+    let read = |name: &str| fs::read_to_string(format!("{folder}/{name}")).ok();
+    let before = read("schedstat")?;
+    let ticks = trace::clock::Clock::get().now().0;
+    let switches = asked_asleep(&read("status")?)?;
+    // It has not run meanwhile: it slept from the first look to the second.
+    let [ran_ns, delayed_ns, _] = three(&read("schedstat").filter(|now| *now == before)?)?;
+    Some((tid, trace::coverage::Count { ticks, ran_ns, delayed_ns, switches }))
+}
+
+/// The switches that a thread asked for, in the text of its status, where it says that it sleeps.
+fn asked_asleep(status: &str) -> Option<u64> {
+    let value = |name: &str| status.lines().find_map(|line| line.strip_prefix(name));
+    let state = value("State:")?.trim_start();
+    let asked = || value("voluntary_ctxt_switches:")?.trim().parse().ok();
+    state.starts_with(['S', 'D']).then(asked)?
+}
+
 fn three(text: &str) -> Option<[u64; 3]> {
     let mut numbers = text.split_whitespace().map(|n| n.parse().ok());
     Some([numbers.next()??, numbers.next()??, numbers.next()??])
@@ -139,6 +161,13 @@ mod tests {
     fn counts_of_this_process_are_there_and_rise() {
         assert_eq!(three("12 34 5\n"), Some([12, 34, 5]));
         assert_eq!((three("12 34"), three("12 x 5")), (None, None));
+        let status = |state: &str| {
+            let counts = "nonvoluntary_ctxt_switches:\t5\nvoluntary_ctxt_switches:\t7\n";
+            asked_asleep(&format!("Name:\tx\nState:\t{state}\n{counts}"))
+        };
+        let states = ["S (sleeping)", "D (disk sleep)", "R (running)", "t (tracing stop)"];
+        assert_eq!(states.map(status), [Some(7), Some(7), None, None]);
+        assert_eq!(asked_asleep(""), None);
         let pid = std::process::id();
         let before = counts(pid);
         if before.is_empty() {

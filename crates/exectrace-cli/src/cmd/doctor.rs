@@ -1,8 +1,14 @@
 //! `exectrace doctor`: what can be recorded here, of this program, and what is missing and why.
 
+use std::ffi::OsStr;
 use std::ffi::OsString;
 use std::fs;
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
 
 use clap::Args;
 use serde_json::json;
@@ -11,6 +17,11 @@ use crate::failure::Failure;
 use crate::json;
 use crate::output::Out;
 use crate::output::safe;
+use crate::raw_calls;
+use crate::time;
+
+/// Places that are listed for people; in JSON all of them are.
+const CALLS: usize = 6;
 
 /// What to look at.
 #[derive(Args, Debug)]
@@ -28,6 +39,19 @@ struct Finding {
     what: &'static str,
     good: bool,
     says: String,
+    /// Code that the hooks do not see.
+    calls: Vec<raw_calls::Named>,
+}
+
+/// The environment as notes for a trace: what can be recorded here and what not.
+pub fn notes() -> Vec<(String, String)> {
+    let text = |f: &Finding| format!("{}: {}", f.what, f.says);
+    let (good, missing): (Vec<_>, Vec<_>) = environment().into_iter().partition(|f| f.good);
+    let note = |name: &str, found: &[Finding]| {
+        let all: Vec<String> = found.iter().map(text).collect();
+        (!all.is_empty()).then(|| (name.to_owned(), all.join("; ")))
+    };
+    [note("here", &good), note("not here", &missing)].into_iter().flatten().collect()
 }
 
 /// Runs the command; true where nothing is in the way.
@@ -42,7 +66,13 @@ pub fn run(options: &Options, out: &mut Out) -> Result<bool, Failure> {
         json::object(&mut bytes, |o| {
             o.put("good", good);
             let list = found.iter();
-            let list = list.map(|f| json!({"what": f.what, "good": f.good, "says": f.says}));
+            let list = list.map(|f| {
+                let mut one = json!({"what": f.what, "good": f.good, "says": f.says});
+                if !f.calls.is_empty() {
+                    one["calls"] = f.calls.iter().map(raw_calls::Named::json).collect();
+                }
+                one
+            });
             o.put("findings", json!(list.collect::<Vec<_>>()));
         });
         bytes.push(b'\n');
@@ -52,13 +82,17 @@ pub fn run(options: &Options, out: &mut Out) -> Result<bool, Failure> {
     for f in &found {
         let mark = if f.good { "ok " } else { "NO " };
         out.put(format_args!("{mark} {:<20} {}\n", f.what, f.says))?;
+        for line in raw_calls::lines(&f.calls, CALLS) {
+            out.put(format_args!("       {line}\n"))?;
+        }
     }
     Ok(good)
 }
 
 fn environment() -> Vec<Finding> {
     let mut found = Vec::new();
-    let mut add = |what, good, says: String| found.push(Finding { what, good, says });
+    let mut add =
+        |what, good, says: String| found.push(Finding { what, good, says, calls: Vec::new() });
     let barrier = trace::sys::membarrier::register_everywhere();
     let says = match barrier {
         true => "membarrier works: an event costs no fence",
@@ -93,7 +127,8 @@ fn environment() -> Vec<Finding> {
 
 fn program_findings(program: &OsString) -> Vec<Finding> {
     let mut found = Vec::new();
-    let mut add = |what, good, says: String| found.push(Finding { what, good, says });
+    let mut add =
+        |what, good, says: String| found.push(Finding { what, good, says, calls: Vec::new() });
     let path = match trace_record::program(program) {
         Ok(path) => path,
         Err(why) => {
@@ -102,49 +137,75 @@ fn program_findings(program: &OsString) -> Vec<Finding> {
         }
     };
     add("program", true, format!("{} can be recorded", safe(path.as_os_str().as_encoded_bytes())));
-    match raw_futex_calls(&path) {
-        Some(0) => add("hooks", true, "no futex calls around the C library were found".into()),
-        Some(n) => add(
+    let Some((files, calls)) = raw_calls_of(&path) else {
+        add("hooks", false, "the program's file cannot be read".into());
+        return found;
+    };
+    let files = match files {
+        1 => "its code".to_owned(),
+        n => format!(
+            "its code and that of {}",
+            match n {
+                2 => "1 library".into(),
+                n => format!("{} libraries", n - 1),
+            }
+        ),
+    };
+    match calls.iter().filter(|c| c.site.may_wait()).count() as u64 {
+        0 => add("hooks", true, format!("{files}: the kernel is entered by the C library only")),
+        n => add(
             "hooks",
             false,
-            format!("{n} places call futex around the C library: waits there are not seen"),
+            format!(
+                "in {files}, {} around the C library, where waits are not seen",
+                time::counted(n, "call")
+            ),
         ),
-        None => add("hooks", false, "the program's file cannot be read".into()),
+    }
+    if let Some(last) = found.last_mut() {
+        last.calls = calls;
     }
     found
 }
 
-/// Places in a program that load the number of futex and enter the kernel themselves, as rustix,
-/// libgomp and Go do: on x86-64 `mov eax, 202` with `syscall` within the next 48 bytes.
-fn raw_futex_calls(path: &Path) -> Option<usize> {
-    const LOAD: [u8; 5] = [0xb8, 202, 0, 0, 0];
-    const ENTER: [u8; 2] = [0x0f, 0x05];
-    let bytes = fs::read(path).ok()?;
-    let is_site = |at: usize| {
-        let after = &bytes[at + LOAD.len()..bytes.len().min(at + LOAD.len() + 48)];
-        after.windows(2).any(|w| w == ENTER)
-    };
-    let loads = bytes.windows(LOAD.len()).enumerate().filter(|(_, w)| *w == LOAD);
-    Some(loads.filter(|(at, _)| is_site(*at)).count())
+/// The program's file: of a script the one that runs it.
+fn binary(path: &Path) -> PathBuf {
+    let mut path = path.to_owned();
+    for _ in 0..4 {
+        let mut head = [0u8; 256];
+        let read = File::open(&path).and_then(|mut file| file.read(&mut head)).unwrap_or(0);
+        let Some(line) = head[..read].strip_prefix(b"#!") else { break };
+        let line = line.split(|b| *b == b'\n').next().unwrap_or_default().trim_ascii();
+        let word = line.split(|b| b.is_ascii_whitespace()).next().unwrap_or_default();
+        path = PathBuf::from(OsStr::from_bytes(word));
+    }
+    path
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// The libraries that the loader would put beside a program, as the loader itself says. Nothing of
+/// the program runs.
+fn libraries(path: &Path) -> Vec<PathBuf> {
+    let loader = fs::read(path).ok().and_then(|bytes| raw_calls::loader(&bytes));
+    let Some(loader) = loader else { return Vec::new() };
+    let listed = Command::new(loader).arg("--list").arg(path).output();
+    let text = listed.map(|out| out.stdout).unwrap_or_default();
+    String::from_utf8_lossy(&text)
+        .lines()
+        .filter_map(|line| line.split_once("=> ")?.1.rsplit_once(" (").map(|(path, _)| path))
+        .map(PathBuf::from)
+        .collect()
+}
 
-    #[test]
-    fn calls_around_the_library_are_found() {
-        let path = std::env::temp_dir().join(format!("exectrace-doctor-{}", std::process::id()));
-        let mut bytes = vec![0x90u8; 64];
-        bytes.extend([0xb8, 202, 0, 0, 0, 0x31, 0xff, 0x0f, 0x05]);
-        bytes.extend([0x90; 100]);
-        // Another number, and one without the instruction near it.
-        bytes.extend([0xb8, 1, 0, 0, 0, 0x0f, 0x05, 0x90, 0xb8, 202, 0, 0, 0]);
-        bytes.extend([0x90; 60]);
-        bytes.extend([0x0f, 0x05]);
-        fs::write(&path, &bytes).unwrap();
-        assert_eq!(raw_futex_calls(&path), Some(1));
-        fs::remove_file(&path).unwrap();
-        assert_eq!(raw_futex_calls(&path), None);
+/// Code of the program and of its libraries that enters the kernel by itself.
+fn raw_calls_of(path: &Path) -> Option<(usize, Vec<raw_calls::Named>)> {
+    let path = binary(path);
+    let mut all = raw_calls::in_file(&path, &[], None)?;
+    let libraries = libraries(&path);
+    let beside = libraries.iter().filter(|l| !raw_calls::is_left_out(l));
+    let mut files = 1;
+    for library in beside {
+        all.extend(raw_calls::in_file(library, &[], None).unwrap_or_default());
+        files += 1;
     }
+    Some((files, all))
 }

@@ -13,6 +13,7 @@ use trace_record::Traced;
 
 use crate::args::Common;
 use crate::args::Symbols;
+use crate::cmd::doctor;
 use crate::cmd::report;
 use crate::failure;
 use crate::failure::Failure;
@@ -138,11 +139,7 @@ fn record(options: &Options) -> Result<Recorded, String> {
         wait: options.wait,
         switches: options.classes.split(',').any(|c| c == "sched"),
         samples_hz: options.cpu_samples.unwrap_or(0),
-        notes: vec![
-            ("command".into(), line.join(" ")),
-            ("classes".into(), options.classes.clone()),
-            ("observer".into(), "waits and wakes: hooks of the C library".into()),
-        ],
+        notes: notes(options, line.join(" ")),
     };
     let what = recorded_here(options, plan.switches || plan.samples_hz > 0);
     let prepared = trace_record::prepare(plan, &library()?).map_err(|e| e.to_string())?;
@@ -159,6 +156,31 @@ fn recorded_here(options: &Options, by_kernel: bool) -> String {
         (true, Err(why)) => format!("; no switches of threads: {why}"),
     };
     format!("recording {} {stacks}, by hooks of the C library{kernel}", options.classes)
+}
+
+/// What every trace says of the recording: the command, what was asked for, who saw what, and what
+/// can be recorded here at all.
+fn notes(options: &Options, command: String) -> Vec<(String, String)> {
+    let note = |name: &str, text: &str| (name.to_owned(), text.to_owned());
+    let mut notes = vec![note("command", &command), note("classes", &options.classes)];
+    for class in CLASSES {
+        let says = match options.classes.split(',').any(|c| c == class) {
+            true => "hooks of the C library",
+            false => "nobody: not asked for",
+        };
+        notes.push(note("observer", &format!("{}: {says}", observed(class))));
+    }
+    notes.push(note("observer", "threads, processes, descriptors: hooks of the C library"));
+    notes.push(note("observer", "what the lane of the kernel holds: the kernel, see its note"));
+    notes.extend(doctor::notes());
+    notes
+}
+
+/// What hooks see of a class of calls.
+fn observed(class: &str) -> String {
+    let what = if class == "locks" { "waits and wakes" } else { "waits" };
+    let of = if class == "sched" { "sched (yields)" } else { class };
+    format!("{what} of {of}")
 }
 
 /// The library that is preloaded: the one inside, unless another one is named.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::Value;
@@ -27,6 +28,8 @@ use crate::args::Symbols;
 use crate::cmd;
 use crate::cmd::Keep;
 use crate::cmd::waits;
+use crate::coverage;
+use crate::coverage::Coverage;
 use crate::failure::Failure;
 use crate::input::Input;
 use crate::json;
@@ -35,6 +38,7 @@ use crate::output::Style;
 use crate::output::safe;
 use crate::places;
 use crate::places::Cause;
+use crate::raw_calls;
 use crate::scheduling;
 use crate::scheduling::Row;
 use crate::scheduling::Samples;
@@ -93,9 +97,6 @@ struct ThreadTime {
     by_cause: BTreeMap<Cause, u64>,
     /// Time blocked in recorded waits, by the kernel's switches.
     blocked: BTreeMap<Cause, u64>,
-    voluntary: u64,
-    slept: u64,
-    usage: bool,
 }
 
 impl ThreadTime {
@@ -211,6 +212,9 @@ struct Sums {
     unplaced: u64,
     sched: Sched,
     samples: Samples,
+    coverage: Coverage,
+    /// Code of the program that enters the kernel by itself; looked for where too little is seen.
+    raw_calls: Vec<raw_calls::Named>,
 }
 
 /// Runs the command.
@@ -250,7 +254,7 @@ pub fn run(options: &Options, out: &mut Out) -> Result<Verdict, Failure> {
             sums.wait(&wait, &mut |key| waits::stack(&mut stacks, number, session, key));
         }
         if let Item::SessionEnd(session) = item {
-            sums.end(session, &waits);
+            sums.end(session, &waits, &options.symbols.debug_dir);
         }
         Ok(ControlFlow::Continue(()))
     })?;
@@ -269,9 +273,6 @@ impl Sums {
             .or_insert_with(|| ThreadTime { began_ns: e.ts_ns, ..ThreadTime::default() });
         match e.event() {
             Event::ThreadEnd(_) => t.ended_ns = Some(e.ts_ns),
-            Event::Usage(u) => {
-                (t.voluntary, t.usage) = (u.voluntary, true);
-            }
             Event::Descriptor(d) if self.descriptors.len() < PLACES_MAX => {
                 self.descriptors.insert(d.fd, safe(d.text.bytes));
             }
@@ -304,11 +305,6 @@ impl Sums {
             let blocked = t.blocked.entry(place.cause).or_default();
             *blocked = blocked.saturating_add(part.blocked_ns);
         }
-        let slept = match wait.op {
-            Op::FutexWait => wait.ending != Ending::AtOnce,
-            _ => ns >= 5_000,
-        };
-        t.slept += u64::from(slept);
         let mut key = (place.cause, place.primitive, place.text);
         if self.groups.len() >= PLACES_MAX && !self.groups.contains_key(&key) {
             self.unplaced += 1;
@@ -350,7 +346,7 @@ impl Sums {
         }
     }
 
-    fn end(&mut self, session: &Session, waits: &Waits) {
+    fn end(&mut self, session: &Session, waits: &Waits, debug_dirs: &[PathBuf]) {
         for t in session.threads() {
             let row = self.threads.entry(t.number as u32).or_default();
             (row.name, row.tid) = (safe(&t.name), t.tid);
@@ -363,6 +359,10 @@ impl Sums {
             self.lost = end.lost;
         }
         self.sched.settle();
+        self.coverage = Coverage::of(session);
+        if coverage::is_poor(&self.coverage, &self.sched) {
+            self.raw_calls = raw_calls::in_session(session, debug_dirs);
+        }
         self.explained = waits.explained();
         self.objects = waits.objects().map(|(object, counts)| (object, *counts)).collect();
         // What burns calls without sleeping ranks beside what sleeps.
@@ -492,6 +492,7 @@ impl Sums {
     }
 
     fn people(&self, file: &str, out: &mut Out) -> Result<(), Failure> {
+        self.print_warning(out)?;
         out.put(format_args!("{}\n", self.sentence()))?;
         let e = self.explained;
         let mut facts = format!(
@@ -503,13 +504,9 @@ impl Sums {
             let (share, waits) = (percent(e.woken, e.waits), time::counted(e.waits, "lock wait"));
             facts.push_str(&format!("; {share} of {waits} have their waker in the trace"));
         }
-        let (slept, voluntary) = self.switches();
-        if voluntary > 0 {
-            let share = percent(slept.min(voluntary), voluntary);
-            facts.push_str(&format!(
-                "; recorded waits explain about {share} of {} switches that threads asked for",
-                time::count(voluntary)
-            ));
+        let covered = self.coverage.text();
+        if !covered.is_empty() && self.sched.all().is_none() {
+            facts.push_str(&format!("; recorded waits explain, by estimate, {covered}"));
         }
         facts.push_str(&scheduling::facts(&self.sched, self.threads.keys().copied()));
         if self.lost > 0 {
@@ -526,10 +523,30 @@ impl Sums {
         out.styled(Style::Dim, &more)
     }
 
-    /// Waits that slept and switches that threads asked for, of threads whose count is known.
-    fn switches(&self) -> (u64, u64) {
-        let known = self.threads.values().filter(|t| t.usage);
-        known.fold((0, 0), |sum, t| (sum.0 + t.slept, sum.1 + t.voluntary))
+    /// Where too little of the waiting is in the trace: how little, of which threads, and the code
+    /// that may have waited unseen.
+    fn print_warning(&self, out: &mut Out) -> Result<(), Failure> {
+        if !coverage::is_poor(&self.coverage, &self.sched) {
+            return Ok(());
+        }
+        out.styled(Style::Bad, &coverage::warning(&self.coverage, &self.sched))?;
+        let threads = coverage::poor_threads(&self.coverage, &self.sched);
+        let named: Vec<String> = threads
+            .iter()
+            .take(ROWS)
+            .map(|(n, share)| {
+                format!("{} {}", self.thread_name(*n as u32), coverage::percent(*share))
+            })
+            .collect();
+        if !named.is_empty() {
+            let more = threads.len().saturating_sub(named.len());
+            let more = if more > 0 { format!(", and {more} more") } else { String::new() };
+            out.put(format_args!("Waits unseen, by threads: {}{more}.\n", named.join(", ")))?;
+        }
+        for line in raw_calls::lines(&self.raw_calls, ROWS) {
+            out.put(format_args!("{line}\n"))?;
+        }
+        out.text("What follows tells of the rest, and may not be what matters.\n\n")
     }
 
     fn print_places(&self, out: &mut Out) -> Result<(), Failure> {
@@ -655,7 +672,6 @@ impl Sums {
                     "waited_ns": c.waited_ns})
             })
             .collect();
-        let (slept, voluntary) = self.switches();
         let mut bytes = Vec::new();
         json::object(&mut bytes, |o| {
             o.put("complete", verdict.is_complete());
@@ -664,7 +680,7 @@ impl Sums {
             o.put("lost", self.lost);
             let e = self.explained;
             o.put("waits", json!({"by_wake": e.waits, "explained": e.woken}));
-            o.put("coverage", json!({"slept": slept, "voluntary_switches": voluntary}));
+            o.put("coverage", self.coverage_json());
             o.put("cpu", scheduling::json(self.sched.all().as_ref()));
             o.put("samples", self.samples.json());
             o.put("threads", json!(threads));
@@ -674,6 +690,23 @@ impl Sums {
         });
         bytes.push(b'\n');
         out.bytes(&bytes)
+    }
+
+    fn coverage_json(&self) -> Value {
+        let mut all = coverage::estimate(&self.coverage.all);
+        let (c, sched) = (&self.coverage, &self.sched);
+        if let Some(share) = coverage::share(c, sched).filter(|_| sched.all().is_some()) {
+            all["share"] = json!(share.part as f64 / share.whole as f64);
+        }
+        all["exact"] = json!(sched.all().is_some());
+        all["poor"] = json!(coverage::is_poor(c, sched));
+        let name = |n: u64| self.threads.get(&(n as u32)).map_or("", |t| &t.name);
+        all["poor_threads"] = coverage::poor_threads(c, sched)
+            .iter()
+            .map(|(n, s)| json!({"thread": n, "name": name(*n), "part": s.part, "whole": s.whole}))
+            .collect();
+        all["raw_calls"] = self.raw_calls.iter().map(raw_calls::Named::json).collect();
+        all
     }
 
     fn thread_json(&self, number: u32, t: &ThreadTime) -> Value {
@@ -686,6 +719,7 @@ impl Sums {
             "running_ns": wall.saturating_sub(t.waited_ns()), "waited_ns": waited,
             "cpu": scheduling::json(self.sched.cpu(number)), "blocked_ns": blocked,
             "counted": scheduling::counted(&self.sched, number),
+            "coverage": self.coverage.threads.get(&number.into()).map(coverage::estimate),
             "around_hooks": self.sched.is_unmet(number)})
     }
 

@@ -25,6 +25,7 @@ use crate::args::Common;
 use crate::args::Symbols;
 use crate::cmd;
 use crate::cmd::Keep;
+use crate::coverage::Coverage;
 use crate::failure::Failure;
 use crate::filter;
 use crate::filter::Pattern;
@@ -48,10 +49,10 @@ use crate::verdict::Verdict;
 const HELP: &str = "\
 The JSON object has events, lost, lost_by_cause, threads, bytes, duration_ns, generations, batches,
 by_kind (name to count), damaged_bytes, start_wall, start_wall_ns, pause_max_ns, complete, faults,
-notes, clock, modules (path, base, size, build_id), and sessions with the same for each session of
-the trace. With --symbols, modules have found (debug_information, separate_debug_file, symbol_table,
-mini_debug, dynamic_symbols or missing), file, reason, addresses (in stacks) and addresses_named as
-well, and addresses_outside are those in stacks that lie in no module.
+notes, clock, coverage, modules (path, base, size, build_id), and sessions with the same for each
+session of the trace. With --symbols, modules have found (debug_information, separate_debug_file,
+symbol_table, mini_debug, dynamic_symbols or missing), file, reason, addresses (in stacks) and
+addresses_named as well, and addresses_outside are those in stacks that lie in no module.
 
 With --thread, --kind, --name, --from or --to, everything is still said of the whole trace, and the
 selected events are counted beside it: selected (events, threads, by_kind) in JSON.
@@ -124,6 +125,7 @@ struct Summary {
     /// Addresses in stacks that lie in no module, where they were looked for.
     outside: Option<u64>,
     selected: Option<Selected>,
+    coverage: Coverage,
 }
 
 /// Counts of the events that were asked for.
@@ -289,6 +291,7 @@ fn summarize(session: &Session) -> Summary {
         damages: totals.damages,
         damaged_bytes: totals.damaged_bytes,
         faults: verdict::faults(session),
+        coverage: Coverage::of(session),
         notes: session.notes().map(|(name, text)| (lossy(name), lossy(text))).collect(),
         ..Summary::default()
     };
@@ -366,6 +369,9 @@ fn total(sessions: &[Summary]) -> Summary {
                 *sum = sum.saturating_add(*count);
             }
         }
+        all.coverage.all.add(&s.coverage.all);
+        // Threads of different sessions have the same numbers.
+        all.coverage.threads.clear();
         all.faults.extend_from_slice(&s.faults);
         all.notes.extend_from_slice(&s.notes);
         all.modules.extend_from_slice(&s.modules);
@@ -456,6 +462,7 @@ fn entries(s: &Summary) -> Vec<(&'static str, serde_json::Value)> {
         ("clock", json!(clock)),
         ("notes", json!(notes)),
         ("faults", json!(s.faults)),
+        ("coverage", s.coverage.json()),
         ("could_hold_nothing", json!(s.holds_nothing())),
     ];
     out.push(("modules", s.modules.iter().map(module_json).collect()));
@@ -585,6 +592,10 @@ fn people_session(
         let rate = count(c.ticks_per_second);
         let snapshots = counted(c.snapshots, "snapshot");
         row(out, "clock", &format!("{}, {rate} ticks a second, {snapshots}", c.source))?;
+    }
+    let covered = s.coverage.text();
+    if !covered.is_empty() {
+        row(out, "coverage", &format!("recorded waits explain {covered}, by estimate"))?;
     }
     for (name, text) in &s.notes {
         row(out, "note", &format!("{}: {}", safe(name), safe(text)))?;
