@@ -10,6 +10,8 @@
 //! 3. A [`Mutant`] is planted under loom only, and in builds with `--cfg mutant="..."`: elsewhere
 //!    [`planted`] is the constant `false`.
 
+pub mod door;
+
 #[cfg(loom)]
 mod model;
 #[cfg(loom)]
@@ -41,6 +43,8 @@ pub enum Mutant {
     TableFindableFirst,
     TableFindableOrder,
     TableFindOrder,
+    DoorInnerFence,
+    DoorOuterFence,
 }
 
 /// `order`, or `Relaxed` where this fault is planted.

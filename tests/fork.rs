@@ -481,3 +481,37 @@ fn other_programs_inherit_nothing() {
         std::fs::remove_dir_all(&folder).unwrap();
     });
 }
+
+/// The C library's fork leaves the lock of the loader's list as it is, and the recorder takes that
+/// lock in threads of its own.
+#[test]
+fn children_never_find_the_loaders_lock_shut() {
+    alone("children_never_find_the_loaders_lock_shut", 120, || {
+        trace::start(Capture::default()).unwrap();
+        let look = || {
+            while !END.load(Relaxed) {
+                trace::sys::loader::counters();
+            }
+        };
+        let looks: Vec<_> = (0..2).map(|_| std::thread::spawn(look)).collect();
+        for round in 0..300 {
+            // SAFETY: the child looks at the list, and leaves.
+            let pid = unsafe { libc::fork() };
+            if pid == 0 {
+                // SAFETY: ends a child that hangs.
+                unsafe { libc::alarm(20) };
+                let adds = trace::sys::loader::counters().adds;
+                // SAFETY: ends the child.
+                unsafe { libc::_exit(if adds > 0 { 42 } else { 1 }) };
+            }
+            let mut status = 0;
+            // SAFETY: our own child, a valid place.
+            assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
+            assert!(libc::WIFEXITED(status), "child {round} hung: {status:#x}");
+            assert_eq!(libc::WEXITSTATUS(status), 42);
+        }
+        END.store(true, Relaxed);
+        looks.into_iter().for_each(|t| t.join().unwrap());
+        trace::stop().unwrap();
+    });
+}

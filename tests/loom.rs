@@ -7,6 +7,8 @@
 
 #[path = "loom/arena.rs"]
 mod arena;
+#[path = "loom/door.rs"]
+mod door;
 #[path = "loom/log.rs"]
 mod log;
 #[path = "loom/pool.rs"]

@@ -25,6 +25,7 @@ use crate::sync::Ordering::Acquire;
 use crate::sync::Ordering::Relaxed;
 use crate::sync::Ordering::Release;
 use crate::sys;
+use crate::sys::loader;
 
 /// The words that a forked child finds zeroed.
 #[derive(Debug)]
@@ -102,7 +103,7 @@ pub fn arm() {
     // Two threads may both do it; a second handler does nothing that the first has not done.
     if ARMED.load(Relaxed) == 0 {
         sys::wipe::wipe_on_fork(&SWITCH);
-        sys::process::at_fork_child(child_after_fork);
+        sys::process::at_fork(loader::before_fork, loader::after_fork, child_after_fork);
         ARMED.store(1, Relaxed);
     }
 }
@@ -148,6 +149,7 @@ pub fn prepare(
 /// In a forked child: lets go of the parent's pages, so that the tail of an event that the fork
 /// interrupted cannot reach them, and is off also where the kernel does not wipe.
 unsafe extern "C" fn child_after_fork() {
+    loader::after_fork_in_child();
     let s = &SWITCH;
     for word in [&s.on, &s.canary, &s.state, &s.lock, &s.reading, &s.asked] {
         word.store(0, Relaxed);

@@ -1,11 +1,63 @@
 //! The modules that the dynamic loader has in memory, seen while it holds its lock.
 //!
 //! Control side only: the lock is the loader's, which an event must not wait for.
+//!
+//! The C library's `fork` leaves that lock as it is. A child that was forked while a thread of the
+//! recorder's held it would wait for ever where it loads a library, unwinds by tables, or starts a
+//! session: so a fork waits until no thread is in here, and none comes in while one is under way
+//! ([`Door`]). Both wait for a while only, and hold nothing meanwhile: a program that forks inside
+//! its own look at the loader's list would otherwise wait for itself.
 
 use std::ffi::CStr;
 use std::ffi::c_int;
 use std::ffi::c_void;
 use std::ops::ControlFlow;
+use std::time::Duration;
+
+use crate::sync::AtomicU32;
+use crate::sync::door::Door;
+use crate::sys::Errno;
+use crate::sys::futex;
+use crate::sys::time;
+
+static DOOR: Door = Door::new();
+
+/// How long a fork, or a look at the list, waits for the other at most.
+const PATIENCE_NS: u64 = 2_000_000_000;
+/// Between two looks.
+const PAUSE: Duration = Duration::from_micros(50);
+
+/// Waits until this is so, or for long enough.
+fn wait_until(mut is_so: impl FnMut() -> bool) -> bool {
+    let until = time::mono_ns() + PATIENCE_NS;
+    loop {
+        if is_so() {
+            return true;
+        }
+        if time::mono_ns() >= until {
+            return false;
+        }
+        // Of a word that nobody wakes: neither a lock nor a point of cancellation.
+        futex::wait(&AtomicU32::new(0), 0, Some(PAUSE));
+    }
+}
+
+/// Before a fork: waits until nobody holds the loader's lock for the recorder.
+pub unsafe extern "C" fn before_fork() {
+    let _keep = Errno::save();
+    DOOR.shut();
+    wait_until(|| DOOR.is_empty());
+}
+
+/// After a fork, in the parent.
+pub unsafe extern "C" fn after_fork() {
+    DOOR.open();
+}
+
+/// After a fork, in the child.
+pub fn after_fork_in_child() {
+    DOOR.renew();
+}
 
 /// How often modules were added and removed in the life of the process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,7 +124,11 @@ pub fn for_each(mut f: impl FnMut(&Loaded<'_>, Counters) -> ControlFlow<()>) {
         // SAFETY: `call::<F>` gets the closure that it is made for, only during this call.
         unsafe { libc::dl_iterate_phdr(Some(call::<F>), std::ptr::from_mut(f).cast()) };
     }
+    if !wait_until(|| DOOR.enter()) {
+        DOOR.push_in();
+    }
     with(&mut f);
+    DOOR.leave();
 }
 
 /// The counters now. Takes the loader's lock once.

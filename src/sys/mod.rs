@@ -36,7 +36,7 @@ pub use errno::EAGAIN;
 pub use errno::Errno;
 pub use errno::errno;
 pub use process::at_exit;
-pub use process::at_fork_child;
+pub use process::at_fork;
 pub use process::cgroup_memory_limit;
 pub use process::memory_total;
 pub use process::page_bytes;

@@ -18,11 +18,15 @@ unsafe extern "C" {
     ) -> c_int;
 }
 
-/// Runs `f` in the child of every later `fork` (not of `vfork`, `_Fork` or raw `clone`). There is
-/// no handler before the fork, so no lock is held over it.
-pub fn at_fork_child(f: unsafe extern "C" fn()) -> bool {
-    // SAFETY: a function for the life of the process; what it does is the caller's duty.
-    unsafe { pthread_atfork(None, None, Some(f)) == 0 }
+/// Runs `before` ahead of every later `fork` (not `vfork`, `_Fork` or raw `clone`), and then
+/// `parent` or `child`. No lock may be held over it.
+pub fn at_fork(
+    before: unsafe extern "C" fn(),
+    parent: unsafe extern "C" fn(),
+    child: unsafe extern "C" fn(),
+) -> bool {
+    // SAFETY: functions for the life of the process; what they do is the caller's duty.
+    unsafe { pthread_atfork(Some(before), Some(parent), Some(child)) == 0 }
 }
 
 /// Runs `f` when the process exits.
@@ -216,12 +220,18 @@ mod tests {
     }
 
     #[test]
-    fn fork_handler_runs_in_the_child_only() {
+    fn fork_handlers_run_where_they_should() {
         static RAN: AtomicU32 = AtomicU32::new(0);
-        unsafe extern "C" fn mark() {
+        unsafe extern "C" fn before() {
             RAN.store(1, Ordering::Relaxed);
         }
-        assert!(at_fork_child(mark));
+        unsafe extern "C" fn parent() {
+            RAN.fetch_add(2, Ordering::Relaxed);
+        }
+        unsafe extern "C" fn child() {
+            RAN.fetch_add(4, Ordering::Relaxed);
+        }
+        assert!(at_fork(before, parent, child));
         // SAFETY: the child reads a static and leaves by _exit.
         let pid = unsafe { libc::fork() };
         if pid == 0 {
@@ -231,8 +241,8 @@ mod tests {
         let mut status = 0;
         // SAFETY: our own child, a valid place for the status.
         assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
-        assert_eq!(libc::WEXITSTATUS(status), 1);
-        assert_eq!(RAN.load(Ordering::Relaxed), 0);
+        assert_eq!(libc::WEXITSTATUS(status), 1 + 4);
+        assert_eq!(RAN.load(Ordering::Relaxed), 1 + 2);
     }
 
     #[test]
