@@ -31,7 +31,7 @@ pub const SLEPT_NS: u64 = 5_000;
 /// Whether something is recorded now, and of this thread.
 #[inline]
 fn is_on() -> bool {
-    registry::is_on() && local::with(|l| !l.has(local::SILENT))
+    registry::has_session() && local::with(|l| !l.has(local::SILENT))
 }
 
 /// Nothing that the calling thread does is said here until the guard goes: for what hooks do
@@ -358,7 +358,7 @@ pub fn begins(number: u32, creator: u32, entry: u64) {
         }
         l.entry.set(entry);
     });
-    if registry::is_on() {
+    if registry::has_session() {
         emit::announce();
         count_from_here();
     }

@@ -1142,7 +1142,7 @@ impl Controller {
         self.last = Clock::get().snapshot();
         gate::turn(word, gate::OFF);
         self.totals.pause_max_ns = self.totals.pause_max_ns.max(sys::mono_ns() - began);
-        registry::switch().on.store(0, Relaxed);
+        registry::turn_off();
         sys::futex::wake(word, u32::MAX);
         m.wake_waiting();
         self.barrier();

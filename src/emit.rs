@@ -31,6 +31,8 @@ use crate::mapping::RESERVED;
 use crate::mapping::record::HOLES;
 use crate::mapping::record::Record;
 use crate::mapping::record::SIDE_BYTES;
+use crate::owner;
+use crate::owner::Answer;
 use crate::registry;
 use crate::registry::gate;
 use crate::registry::local;
@@ -60,6 +62,8 @@ pub enum Outcome {
     Nested,
     /// It is counted as lost.
     Lost(Cause),
+    /// The copy that owns the recording has it; of a span with its place there.
+    Delegated(u32),
 }
 
 /// Bytes that may be written beyond an event's end, since fields are stored as whole words.
@@ -110,6 +114,38 @@ pub trait Emission {
     /// Whether the event belongs to a session that is over: it is dropped in silence.
     fn is_stale(&self, _l: &Local) -> bool {
         false
+    }
+    /// Where the program's own frames begin: others below this stack pointer are left out.
+    fn from(&self) -> usize {
+        0
+    }
+    /// Hands it to the owner in its own way; `None`: it goes there as an event of its site.
+    fn hand(&self, _l: &Local, _by: &Hand) -> Option<Outcome> {
+        None
+    }
+}
+
+/// An event on its way to the copy of the recorder that owns the recording.
+#[derive(Clone, Copy, Debug)]
+pub struct Hand {
+    /// The owner.
+    pub to: &'static owner::Table,
+    /// The program's stack pointer.
+    pub sp: usize,
+    /// What became of it in the session of this copy's own, where there is one, and how many
+    /// places of spans there were before.
+    pub own: Option<(Outcome, u32)>,
+}
+
+impl Hand {
+    /// The owner's session.
+    pub fn session(&self) -> u32 {
+        self.to.session.load(Relaxed)
+    }
+
+    /// Counts a loss at the owner.
+    pub fn lose(&self, cause: Cause) -> Answer {
+        Answer::from_word((self.to.lose)(cause as u32))
     }
 }
 
@@ -168,7 +204,7 @@ fn stacked<E: Emission + Copy>(l: &Local, e: E, kind: u32, kind_len: usize, sp: 
     if at > BATCH_BYTES_MAX - PREFIX_MAX - SLACK - varint::LEN_MAX - e.len_max() {
         return inside(l, &{ e }, sp);
     }
-    let stack = capture_stack(l, r, (l.tag.get() >> 1) as u32, fp, sp);
+    let stack = capture_stack(l, r, (l.tag.get() >> 1) as u32, (fp, sp), e.from());
     let now = clock::raw() >> l.shift.get();
     let delta = now.wrapping_sub(head.last_ticks.load(Relaxed));
     if delta >= varint::SHORT_LIMIT {
@@ -231,6 +267,12 @@ fn publish(head: &Head, word: u64, begin: *mut u8, end: *mut u8) {
 #[cold]
 #[inline(never)]
 fn cold(l: &Local, e: &dyn Emission, sp: u64) -> Outcome {
+    let to = owner::table();
+    if let Some(to) = to
+        && owner::alone(e.changes())
+    {
+        return hand(l, e, &Hand { to, sp: sp as usize, own: None });
+    }
     let Some(m) = registry::mapping() else { return Outcome::Off };
     if registry::is_forked_child() || l.has(local::MUTED) {
         return Outcome::Off;
@@ -259,7 +301,54 @@ fn cold(l: &Local, e: &dyn Emission, sp: u64) -> Outcome {
         abandon(l, m, r, outer, sp);
         return inside(l, e, sp);
     }
-    nested(l, m, r, e)
+    let outcome = nested(l, m, r, e);
+    if let Some(to) = to {
+        hand(l, e, &Hand { to, sp: sp as usize, own: Some((outcome, 0)) });
+    }
+    outcome
+}
+
+/// Gives an event to the copy that owns the recording. The thread is outside its section.
+#[cold]
+fn hand(l: &Local, e: &dyn Emission, by: &Hand) -> Outcome {
+    match e.changes() {
+        // What was begun in a session of this copy's own that is over.
+        Some(session) if by.own.is_none() && !registry::is_delegated(session) => {
+            return Outcome::Off;
+        }
+        _ => {}
+    }
+    if let Some(done) = e.hand(l, by) {
+        return done;
+    }
+    let Some((site, types)) = e.site() else { return Outcome::Off };
+    let Some(site) = owner::site(by.to, site, types) else {
+        return Outcome::Lost(Cause::SiteTable);
+    };
+    let event = event(&e, by.sp);
+    // SAFETY: the owner's own name for the site; `put` is good until the call returns.
+    told(Answer::from_word(unsafe { (by.to.event)(site, &event) }))
+}
+
+/// An event as the owner takes it. `e` lives as long as what is made of it.
+pub fn event(e: &&dyn Emission, sp: usize) -> owner::Event {
+    unsafe extern "C" fn put(of: *const c_void, p: *mut u8) -> *mut u8 {
+        // SAFETY: `of` is the reference below.
+        let e = unsafe { *of.cast::<&dyn Emission>() };
+        // SAFETY: the owner has checked room for `len_max` bytes and eight more.
+        unsafe { e.put(p) }
+    }
+    owner::Event { len_max: e.len_max(), put, of: std::ptr::from_ref(e).cast(), sp }
+}
+
+/// What the owner says of an event that is no span.
+pub fn told(answer: Answer) -> Outcome {
+    match answer {
+        Answer::Off => Outcome::Off,
+        Answer::Recorded(_) => Outcome::Recorded,
+        Answer::Nested => Outcome::Nested,
+        Answer::Lost(cause) => Outcome::Lost(cause),
+    }
 }
 
 /// Takes over the section of an event that the thread has left by longjmp: what that had written
@@ -407,6 +496,27 @@ fn nested_write(l: &Local, m: &Mapping, r: &Record, e: &dyn Emission) -> Result<
 #[inline(never)]
 fn inside(l: &Local, e: &dyn Emission, sp: u64) -> Outcome {
     let fp = sys::fp();
+    let mut by = owner::table().map(|to| Hand { to, sp: sp as usize, own: None });
+    if let Some(by) = &by
+        && owner::alone(e.changes())
+    {
+        gate::leave(l.busy());
+        return hand(l, e, by);
+    }
+    let places = l.record().map_or(0, |r| r.depth.load(Relaxed) & !HOLES);
+    let outcome = write_out(l, e, fp, sp);
+    if let Some(by) = &mut by
+        && (outcome != Outcome::Off || e.is_nothing())
+    {
+        by.own = Some((outcome, places));
+        hand(l, e, by);
+    }
+    outcome
+}
+
+/// [`inside`] for the session of this copy's own.
+#[inline(always)]
+fn write_out(l: &Local, e: &dyn Emission, fp: usize, sp: u64) -> Outcome {
     let (mut at_gate, mut for_buffer) = (None, None);
     loop {
         let step = match attempt(l, e, fp, sp) {
@@ -548,13 +658,13 @@ fn attempt(l: &Local, e: &dyn Emission, fp: usize, sp: u64) -> Step {
                 return Step::Lose(Cause::SiteTable);
             };
             if site.has_stack(epoch) {
-                stack = Some(capture_stack(l, r, epoch, fp, sp));
+                stack = Some(capture_stack(l, r, epoch, (fp, sp), e.from()));
             }
             kind
         }
         None => match e.cold_kind(l) {
             Some(kind) => {
-                stack = e.wants_stack().then(|| capture_stack(l, r, epoch, fp, sp));
+                stack = e.wants_stack().then(|| capture_stack(l, r, epoch, (fp, sp), 0));
                 kind
             }
             None => return Step::Done(Outcome::Off),
@@ -667,7 +777,9 @@ fn exchange(l: &Local, m: &Mapping, r: &Record, generation: u32) -> Result<(), S
     open(l, m, r, index, generation, epoch);
     gate::exchange_slot(&r.slot, generation, Some(index));
     l.holds.set(generation);
-    l.generation.set(if l.has(local::SLOW) { local::NEVER } else { generation });
+    // Through the cold half, where the owner is told too.
+    let never = l.has(local::SLOW) || owner::table().is_some();
+    l.generation.set(if never { local::NEVER } else { generation });
     Ok(())
 }
 
@@ -812,7 +924,9 @@ fn define(m: &Mapping, site: &'static Site, types: Types, epoch: u32) -> Option<
 
 /// Captures the stack and gives its id; 0 where it is not known or cannot be kept.
 #[inline]
-fn capture_stack(l: &Local, r: &Record, epoch: u32, fp: usize, sp: u64) -> u32 {
+fn capture_stack(l: &Local, r: &Record, epoch: u32, (fp, sp): (usize, u64), from: usize) -> u32 {
+    // Only the preloaded library owns others.
+    let from = if cfg!(exectrace_preload) { from } else { 0 };
     let sp = sp as usize;
     if !on_own_stack(l, sp) && !find_stack(l, sp) {
         return 0;
@@ -825,9 +939,12 @@ fn capture_stack(l: &Local, r: &Record, epoch: u32, fp: usize, sp: u64) -> u32 {
     let walk = match capture::unwind() {
         // SAFETY: the stack pointer was just seen to lie inside the bounds of this thread's stack,
         // and this function runs below it.
-        None => unsafe { capture::walk(keys, fp, below, top, out) },
+        None => unsafe { capture::walk(keys, fp, below, top, from, out) },
         // SAFETY: as above.
-        Some(unwind) => unsafe { capture::walk_by(unwind, keys, fp, below, top, out) },
+        Some(unwind) => unsafe {
+            let part = capture::Part { fp, sp: below, top, from };
+            capture::walk_by(unwind, keys, &part, out)
+        },
     };
     if walk.frames == 0 {
         return 0;
@@ -962,6 +1079,11 @@ pub unsafe extern "C" fn thread_exits(value: *mut c_void) {
 
 /// Counts a loss that was found outside the section. Signal-safe.
 pub fn lose(cause: Cause) -> Outcome {
+    if let Some(to) = owner::table()
+        && owner::alone(None)
+    {
+        return told(Answer::from_word((to.lose)(cause as u32)));
+    }
     let Some(m) = registry::mapping() else { return Outcome::Off };
     local::with(|l| match l.record() {
         Some(r) if r.is_out() => {
@@ -1017,6 +1139,14 @@ impl Emission for Announcement {
     fn site(&self) -> Option<(&'static Site, Types)> {
         None
     }
+
+    fn hand(&self, l: &Local, by: &Hand) -> Option<Outcome> {
+        if let Some(name) = l.function.get() {
+            // SAFETY: a text that lives for as long as the module does.
+            unsafe { (by.to.runs)(owner::Text::new(name)) };
+        }
+        Some(Outcome::Off)
+    }
 }
 
 /// What a thread has said of the wait that it begins.
@@ -1045,7 +1175,7 @@ pub fn block(op: u32, object: u64, walk: bool) -> Blocking {
             let mine = gate::enter(l.busy(), l.gate(), generation, word) || runs_on(l);
             if mine && let Some(r) = l.record() {
                 let epoch = (l.tag.get() >> 1) as u32;
-                let stack = if walk { capture_stack(l, r, epoch, fp, sp as u64) } else { 0 };
+                let stack = if walk { capture_stack(l, r, epoch, (fp, sp as u64), 0) } else { 0 };
                 let since = scaled_now(l);
                 r.block(op, object, since, epoch, stack);
                 gate::leave(l.busy());
@@ -1092,6 +1222,25 @@ pub fn rename() {
         if put.is_some() {
             let _ = tables::define(m, m.front().epoch.load(Relaxed), &bytes[..len]);
         }
+    }
+    gate::leave(l.busy());
+}
+
+/// Says which function the calling thread runs, where that was not known.
+#[cold]
+#[inline(never)]
+pub fn runs(name: &'static str) {
+    let l = local::here();
+    l.function.set(Some(name));
+    announce();
+    let (Some(m), Some(r)) = (registry::mapping(), l.record()) else { return };
+    if r.busy.load(Relaxed) != 0 {
+        return;
+    }
+    // Inside the section, as for a name.
+    gate::enter(l.busy(), l.gate(), local::NEVER, sys::sp() as u64 | gate::NO_EVENT);
+    if matches!(gate::state(look(l)), gate::State::Running(_)) {
+        registry::define_thread(m, r, name, l.entry.get());
     }
     gate::leave(l.busy());
 }

@@ -73,12 +73,15 @@ runtime! {
     pub mod clock;
     mod controller;
     #[doc(hidden)]
+    pub mod copies;
+    #[doc(hidden)]
     pub mod coverage;
     mod emit;
     #[doc(hidden)]
     pub mod kernel;
     #[doc(hidden)]
     pub mod mapping;
+    mod owner;
     #[doc(hidden)]
     pub mod registry;
     mod session;

@@ -5,10 +5,12 @@
 
 use crate::encode::schema::Class;
 use crate::encode::varint;
+use crate::sync::AtomicPtr;
 use crate::sync::AtomicU64;
 use crate::sync::Ordering::Acquire;
 use crate::sync::Ordering::Relaxed;
 use crate::sync::Ordering::Release;
+use std::ffi::c_void;
 
 /// Types of a site's fields, as numbers of `encode::field::ty`.
 pub type Types = &'static [u64];
@@ -41,6 +43,8 @@ pub struct Site {
     /// epoch << 32 | has a stack << 31 | length of the kind << 24 | the kind's bytes. Written by
     /// whoever defines the site, read by its events.
     word: AtomicU64,
+    /// What the copy of the recorder that owns the recording calls it; see `owner`.
+    pub owned: AtomicPtr<c_void>,
     /// What the source says of it.
     pub meta: Meta,
 }
@@ -54,7 +58,7 @@ pub const KIND_LIMIT: u32 = 1 << 21;
 impl Site {
     /// A site that is not defined in any epoch yet.
     pub const fn new(meta: Meta) -> Site {
-        Site { word: AtomicU64::new(0), meta }
+        Site { word: AtomicU64::new(0), owned: AtomicPtr::new(std::ptr::null_mut()), meta }
     }
 
     /// The kind, where it is defined in the epoch of this tag and has no stack: the hot path.

@@ -17,7 +17,7 @@ mod tidy {
 use tidy::source::Source;
 
 /// The modules of the library from the ground up. A module names modules of earlier rows only.
-const FLOORS: [(&str, &[&str]); 14] = [
+const FLOORS: [(&str, &[&str]); 16] = [
     ("ground: pure", &["encode", "sync"]),
     ("ground: the door to the system; its CRC is a twin of encode's", &["sys"]),
     ("stores: memory and time", &["buf", "clock"]),
@@ -26,12 +26,14 @@ const FLOORS: [(&str, &[&str]); 14] = [
     ("tables: ids for repeated things", &["site", "stacktab", "stringtab"]),
     ("tables: all of them, at one address", &["tables"]),
     ("threads: who traces, the gate", &["registry"]),
+    ("threads: another copy that owns the recording", &["owner"]),
     ("hot path", &["emit"]),
     ("control: what the kernel saw of threads", &["coverage", "kernel"]),
     ("control: what happens to full buffers", &["controller"]),
     ("control: start and stop", &["session"]),
     ("porch: what a program touches", &["annotate"]),
     ("porch: what hooks of blocking calls say", &["block"]),
+    ("porch: what other copies in the process say", &["copies"]),
 ];
 /// Files that may name anything of the library.
 const ROOF: &str = "src/lib.rs";
@@ -47,7 +49,7 @@ const HOMES: [(&str, &[&str]); 2] =
     [("libc", &["src/sys/"]), ("loom", &["src/sync/", "src/registry/gate/"])];
 
 /// Who may use unsafe code, and what for.
-const UNSAFE: [(&str, &str); 44] = [
+const UNSAFE: [(&str, &str); 46] = [
     ("src/annotate/log.rs", "puts a text that is formatted already into a buffer"),
     ("src/annotate/mod.rs", "puts fields into a buffer"),
     ("src/annotate/span.rs", "puts fields into a buffer; sites that are never freed"),
@@ -60,6 +62,7 @@ const UNSAFE: [(&str, &str); 44] = [
     ("src/clock/aarch64.rs", "reads the counter"),
     ("src/clock/mod.rs", "asks for the clock"),
     ("src/clock/x86_64.rs", "reads the counter"),
+    ("src/copies.rs", "what other copies in the process lend"),
     ("src/controller.rs", "copies what a stopped thread published"),
     ("src/emit.rs", "writes into the thread's own buffer"),
     ("src/encode/varint.rs", "writes and reads eight bytes at once"),
@@ -67,6 +70,7 @@ const UNSAFE: [(&str, &str); 44] = [
     ("src/intern/body.rs", "the bytes of a segment"),
     ("src/intern/log.rs", "the bytes of an entry"),
     ("src/mapping/mod.rs", "places in the shared memory"),
+    ("src/owner.rs", "calls the copy that owns the recording"),
     ("src/registry/gate/loom_tests.rs", "threads of a model share a cell"),
     ("src/registry/local.rs", "the thread's own record"),
     ("src/registry/mod.rs", "hooks of thread end and of fork"),

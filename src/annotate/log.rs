@@ -4,6 +4,7 @@ use std::fmt;
 use std::fmt::Write;
 use std::panic::AssertUnwindSafe;
 use std::panic::catch_unwind;
+use std::ptr::NonNull;
 
 use crate::annotate::value::TaskId;
 use crate::annotate::value::Text;
@@ -13,16 +14,48 @@ use crate::encode::schema::Cause;
 use crate::encode::wire::LOG_BYTES_MAX;
 use crate::mapping::Mapping;
 use crate::mapping::RESERVED;
+use crate::owner;
 use crate::registry;
 use crate::site::Site;
 
 /// What is formatted on the stack; a longer text goes on in a buffer of the pool.
 const STACK_BYTES: usize = 1024;
 
+/// A buffer of the pool, on loan.
+#[derive(Clone, Copy)]
+struct Far {
+    /// Whose it is; `None`: the owner's of the recording.
+    of: Option<&'static Mapping>,
+    index: u32,
+    at: NonNull<u8>,
+}
+
+impl Far {
+    fn lent() -> Option<Far> {
+        if let Some(m) = registry::mapping()
+            && let Some(index) = m.pop(RESERVED)
+        {
+            let at = m.buffer(index).and_then(NonNull::new)?;
+            return Some(Far { of: Some(m), index, at });
+        }
+        let mut index = 0;
+        let at = NonNull::new((owner::table()?.lend)(&mut index))?;
+        Some(Far { of: None, index, at })
+    }
+
+    fn give_back(self) {
+        match (self.of, owner::table()) {
+            (Some(m), _) => m.push_free(self.index),
+            (None, Some(to)) => (to.give_back)(self.index),
+            (None, None) => {}
+        }
+    }
+}
+
 /// A text while it is being formatted.
 struct Scratch {
     near: [u8; STACK_BYTES],
-    far: Option<(&'static Mapping, u32, *mut u8)>,
+    far: Option<Far>,
     len: usize,
     whole: usize,
 }
@@ -32,19 +65,17 @@ impl Scratch {
     fn bytes(&self) -> &[u8] {
         match self.far {
             // SAFETY: the buffer was popped for this text alone, and `len` bytes of it are written.
-            Some((_, _, far)) => unsafe { std::slice::from_raw_parts(far, self.len) },
+            Some(far) => unsafe { std::slice::from_raw_parts(far.at.as_ptr(), self.len) },
             None => &self.near[..self.len],
         }
     }
 
     /// Moves to a buffer of the pool, if one can be had.
     fn move_far(&mut self) {
-        let taken = registry::mapping().and_then(|m| Some((m, m.pop(RESERVED)?)));
-        let Some((m, index)) = taken else { return };
-        let Some(far) = m.buffer(index) else { return };
+        let Some(far) = Far::lent() else { return };
         // SAFETY: a buffer is longer than the text, and this one is nobody else's.
-        unsafe { std::ptr::copy_nonoverlapping(self.near.as_ptr(), far, self.len) };
-        self.far = Some((m, index, far));
+        unsafe { std::ptr::copy_nonoverlapping(self.near.as_ptr(), far.at.as_ptr(), self.len) };
+        self.far = Some(far);
     }
 }
 
@@ -63,9 +94,9 @@ impl Write for Scratch {
         }
         let n = whole_chars(s, max - self.len);
         match self.far {
-            Some((_, _, far)) => {
+            Some(far) => {
                 // SAFETY: len + n <= LOG_BYTES_MAX, which is less than a buffer.
-                let to = unsafe { far.add(self.len) };
+                let to = unsafe { far.at.as_ptr().add(self.len) };
                 // SAFETY: as above.
                 unsafe { std::ptr::copy_nonoverlapping(s.as_ptr(), to, n) };
             }
@@ -87,8 +118,8 @@ fn whole_chars(s: &str, max: usize) -> usize {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if let Some((m, index, _)) = self.far {
-            m.push_free(index);
+        if let Some(far) = self.far {
+            far.give_back();
         }
     }
 }

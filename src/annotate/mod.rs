@@ -48,7 +48,11 @@ impl<V: Values> Emission for Mark<V> {
     fn after(&self, _l: &Local) {}
 
     fn site(&self) -> Option<(&'static Site, Types)> {
-        Some((self.site, V::TYPES))
+        Some((self.site, self.values.types()))
+    }
+
+    fn from(&self) -> usize {
+        self.values.from()
     }
 }
 

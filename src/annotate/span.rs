@@ -6,6 +6,7 @@ use std::panic::Location;
 use crate::annotate::value::Values;
 use crate::emit;
 use crate::emit::Emission;
+use crate::emit::Hand;
 use crate::emit::Outcome;
 use crate::encode::schema::Cause;
 use crate::encode::schema::Class;
@@ -13,6 +14,8 @@ use crate::encode::schema::Kind;
 use crate::encode::varint;
 use crate::mapping::record::HOLES;
 use crate::mapping::record::Record;
+use crate::owner;
+use crate::owner::Answer;
 use crate::registry;
 use crate::registry::local;
 use crate::registry::local::Local;
@@ -57,7 +60,10 @@ pub struct Span {
 }
 
 /// No place: the one after it is no depth that a thread can have.
-const NESTED: u32 = HOLES - 1;
+pub(crate) const NESTED: u32 = HOLES - 1;
+
+/// Beside the place of a span in another copy's session: so the place after it is no depth here.
+const ELSEWHERE: u32 = 1 << 30;
 
 impl Span {
     /// The span of a place that is not recorded now.
@@ -81,9 +87,28 @@ impl Span {
                 Span { session: local::with(|l| l.session.get()), place, _thread: PhantomData }
             }
             Outcome::Nested => Span { session: 1, place: NESTED, _thread: PhantomData },
+            Outcome::Delegated(place) => Span::delegated(place),
             _ => Span::OFF,
         };
         (span, outcome)
+    }
+
+    /// A span of the copy that owns the recording.
+    #[cold]
+    fn delegated(place: u32) -> Span {
+        let session = owner::table().map_or(0, owner::session);
+        Span { session, place: place | ELSEWHERE, _thread: PhantomData }
+    }
+
+    /// Its session and its place, for whom they are kept.
+    pub(crate) fn into_parts(self) -> (u32, u32) {
+        let span = std::mem::ManuallyDrop::new(self);
+        (span.session, span.place)
+    }
+
+    /// The span of these.
+    pub(crate) fn from_parts(session: u32, place: u32) -> Span {
+        Span { session, place, _thread: PhantomData }
     }
 
     /// Ends it and says what became of the event.
@@ -118,6 +143,12 @@ impl Drop for Span {
 
 #[cold]
 fn end_elsewhere(session: u32, place: u32, depth: u32) -> Outcome {
+    if registry::is_delegated(session) {
+        let Some(to) = owner::table() else { return Outcome::Off };
+        let place = if place == NESTED { place } else { place & !ELSEWHERE };
+        let ended = (to.span_end)(session & !registry::DELEGATED, place);
+        return emit::told(Answer::from_word(ended));
+    }
     if place == NESTED {
         // Still inside the event that it was begun in: its end goes where its begin went.
         if local::with(|l| l.registered() && l.busy().load(Relaxed) != 0) {
@@ -167,8 +198,59 @@ impl<V: Values> Emission for Begin<V> {
     }
 
     fn site(&self) -> Option<(&'static Site, Types)> {
-        Some((self.site, V::TYPES))
+        Some((self.site, self.values.types()))
     }
+
+    fn from(&self) -> usize {
+        self.values.from()
+    }
+
+    fn hand(&self, l: &Local, by: &Hand) -> Option<Outcome> {
+        Some(begin_at_owner(l, by, self.site, V::TYPES, self))
+    }
+}
+
+/// Begins a span at the owner; beside one of the own session it is remembered where.
+#[cold]
+fn begin_at_owner(
+    l: &Local,
+    by: &Hand,
+    site: &'static Site,
+    types: Types,
+    e: &dyn Emission,
+) -> Outcome {
+    match by.own {
+        None | Some((Outcome::Recorded, _)) => {}
+        Some((Outcome::Lost(cause), _)) => return emit::told(by.lose(cause)),
+        Some(_) => return Outcome::Off,
+    }
+    let Some(site) = owner::site(by.to, site, types) else {
+        return Outcome::Lost(Cause::SiteTable);
+    };
+    let event = emit::event(&e, by.sp);
+    // SAFETY: the owner's own name for the site; the event is good until the call returns.
+    let answer = Answer::from_word(unsafe { (by.to.span_begin)(site, &event) });
+    let place = match answer {
+        Answer::Recorded(place) => Some(place),
+        Answer::Nested => Some(NESTED),
+        _ => None,
+    };
+    if let Some((_, own)) = by.own
+        && let Some(elsewhere) = l.elsewhere.get(own as usize)
+    {
+        elsewhere.set(place.map_or(0, |place| place + 1));
+    }
+    place.map_or(emit::told(answer), Outcome::Delegated)
+}
+
+/// Ends at the owner the span that has this place in the own session.
+#[cold]
+fn end_at_owner(l: &Local, by: &Hand, own: u32) -> Outcome {
+    let place = l.elsewhere.get(own as usize).map_or(0, |place| place.replace(0));
+    if place == 0 {
+        return Outcome::Off;
+    }
+    emit::told(Answer::from_word((by.to.span_end)(by.session(), place - 1)))
 }
 
 /// The event that ends the innermost span.
@@ -210,6 +292,11 @@ impl Emission for End {
 
     fn is_stale(&self, l: &Local) -> bool {
         l.session.get() != self.session
+    }
+
+    fn hand(&self, l: &Local, by: &Hand) -> Option<Outcome> {
+        let (_, places) = by.own?;
+        Some(end_at_owner(l, by, places.wrapping_sub(1)))
     }
 }
 
@@ -278,6 +365,11 @@ impl Emission for EndAt {
 
     fn is_stale(&self, l: &Local) -> bool {
         l.session.get() != self.session
+    }
+
+    fn hand(&self, l: &Local, by: &Hand) -> Option<Outcome> {
+        by.own?;
+        Some(end_at_owner(l, by, self.place))
     }
 }
 

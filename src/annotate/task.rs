@@ -7,13 +7,15 @@ use crate::annotate::value::TaskId;
 use crate::annotate::value::Values;
 use crate::emit;
 use crate::emit::Emission;
+use crate::emit::Hand;
 use crate::emit::Outcome;
-use crate::encode::field::ty;
 use crate::encode::schema::Cause;
 use crate::encode::schema::Kind;
 use crate::encode::varint;
 use crate::mapping::LiveTask;
 use crate::mapping::TASKS_MAX;
+use crate::owner;
+use crate::owner::Answer;
 use crate::registry;
 use crate::registry::local;
 use crate::registry::local::Local;
@@ -22,7 +24,6 @@ use crate::site::Types;
 use crate::sync::Ordering::Acquire;
 use crate::sync::Ordering::Relaxed;
 use crate::sync::Ordering::Release;
-use crate::tables::FIELDS_MAX;
 
 /// A logical operation: begun by [`task!`](crate::task!), ended by [`end`](Task::end) or by being
 /// dropped, on any thread. Its latency is the time between.
@@ -60,6 +61,9 @@ impl Task {
     #[doc(hidden)]
     pub fn enter_told(&self) -> (Entered<'_>, Outcome) {
         let off = Entered { before: 0, session: 0, _life: PhantomData };
+        if registry::is_delegated(self.session) {
+            return self.enter_at_owner();
+        }
         let inside = local::with(|l| l.registered() && l.busy().load(Relaxed) != 0);
         if self.session == 0 || !registry::is_on() || inside {
             return (off, Outcome::Off);
@@ -74,6 +78,23 @@ impl Task {
             _ => off,
         };
         (entered, outcome)
+    }
+
+    /// A task of another copy's.
+    pub(crate) fn from_parts(session: u32, id: u64) -> Task {
+        Task { id, session }
+    }
+
+    /// Makes it the current one of the owner's.
+    #[cold]
+    fn enter_at_owner(&self) -> (Entered<'_>, Outcome) {
+        let before = owner::table().map_or(0, |to| (to.task_now)());
+        let outcome = emit::emit(Switch { task: self.id, session: self.session });
+        let session = match outcome {
+            Outcome::Recorded | Outcome::Lost(_) => self.session,
+            _ => 0,
+        };
+        (Entered { before, session, _life: PhantomData }, outcome)
     }
 
     /// Ends it. The same as dropping it.
@@ -114,11 +135,13 @@ pub fn begin_task_told<V: Values>(
     values: V,
 ) -> (Task, Outcome) {
     let Some(id) = next_id() else { return (Task::OFF, Outcome::Off) };
-    let parent = parent.unwrap_or_else(current_task);
+    let given = parent;
+    let parent = parent.unwrap_or_else(|| local::with(|l| emit::standing(l).2));
     let values = (TaskId(id), TaskId(parent), values);
-    let outcome = emit::emit(Begin { site, values, id, parent });
+    let outcome = emit::emit(Begin { site, values, id, parent, given });
     let task = match outcome {
         Outcome::Off => Task::OFF,
+        Outcome::Delegated(_) => Task { id, session: owner::table().map_or(0, owner::session) },
         _ => Task { id, session: local::with(|l| l.session.get()) },
     };
     (task, outcome)
@@ -126,18 +149,50 @@ pub fn begin_task_told<V: Values>(
 
 /// The id of the calling thread's current task; 0 without one.
 pub fn current_task() -> u64 {
-    local::with(|l| emit::standing(l).2)
+    match owner::table().filter(|_| owner::alone(None)) {
+        Some(to) => (to.task_now)(),
+        None => local::with(|l| emit::standing(l).2),
+    }
+}
+
+/// The first of a block of ids. All copies of the recorder in the process have theirs from one
+/// counter, where there is an owner.
+#[cold]
+pub(crate) fn ids(count: u64) -> Option<u64> {
+    let counter = registry::mapping().map(|m| &m.front().tasks);
+    if let Some(to) = owner::table() {
+        let first = (to.task_ids)(count);
+        if first != 0 {
+            // Tells how far the table of live tasks is in use.
+            let _ = counter.map(|counter| counter.fetch_max(first + count, Relaxed));
+            return Some(first);
+        }
+    }
+    Some(counter?.fetch_add(count, Relaxed) + 1)
+}
+
+/// Begins a task of another copy's, with an id and a parent of its own.
+pub(crate) fn begin_with<V: Values>(site: &'static Site, v: V, id: u64, parent: u64) -> Outcome {
+    let values = (TaskId(id), TaskId(parent), v);
+    emit::emit(Begin { site, values, id, parent, given: Some(parent) })
+}
+
+/// Changes the current task in this session.
+pub(crate) fn switch(session: u32, task: u64) -> Outcome {
+    match registry::has_session() {
+        true => emit::emit(Switch { task, session }),
+        false => Outcome::Off,
+    }
 }
 
 fn next_id() -> Option<u64> {
-    let m = registry::mapping()?;
     local::with(|l| {
         // fetch_add, so that a handler that begins a task here cannot get the same id.
         let id = l.task_next.fetch_add(1, Relaxed);
         if id != 0 && id < l.task_end.load(Relaxed) {
             return Some(id);
         }
-        let block = m.front().tasks.fetch_add(BLOCK, Relaxed) + 1;
+        let block = ids(BLOCK)?;
         l.task_next.store(block + 1, Relaxed);
         // The end last: a handler that saw it beside the old next one would take ids of others.
         crate::sync::compiler_fence(crate::sync::Ordering::SeqCst);
@@ -185,6 +240,8 @@ struct Begin<V> {
     values: (TaskId, TaskId, V),
     id: u64,
     parent: u64,
+    /// The parent that the program has named.
+    given: Option<u64>,
 }
 
 impl<V: Values> Emission for Begin<V> {
@@ -215,27 +272,66 @@ impl<V: Values> Emission for Begin<V> {
     }
 
     fn site(&self) -> Option<(&'static Site, Types)> {
-        Some((self.site, with_task_and_parent::<V>()))
+        Some((self.site, self.values.2.types_of_task()))
+    }
+
+    fn from(&self) -> usize {
+        self.values.2.from()
+    }
+
+    fn hand(&self, _l: &Local, by: &Hand) -> Option<Outcome> {
+        let own = &Own(self.values.2);
+        Some(begin_at_owner(by, self.site, self.values.2.types_of_task(), own, self.id, self.given))
     }
 }
 
-/// The types of a task's fields: its id, its parent, and the program's own.
-fn with_task_and_parent<V: Values>() -> Types {
-    trait Whole {
-        const TYPES: [u64; FIELDS_MAX];
+/// The fields of a task that are the program's own.
+#[derive(Clone, Copy)]
+struct Own<V>(V);
+
+impl<V: Values> Emission for Own<V> {
+    fn len_max(&self) -> usize {
+        self.0.len_max()
     }
-    impl<V: Values> Whole for V {
-        const TYPES: [u64; FIELDS_MAX] = {
-            let mut types = [ty::TASK; FIELDS_MAX];
-            let mut i = 0;
-            while i < V::TYPES.len() {
-                types[i + 2] = V::TYPES[i];
-                i += 1;
-            }
-            types
-        };
+
+    fn kind(&self, _l: &Local) -> Option<(u32, usize)> {
+        None
     }
-    &<V as Whole>::TYPES
+
+    unsafe fn put(&self, p: *mut u8) -> *mut u8 {
+        // SAFETY: the caller's duty is the same.
+        unsafe { self.0.put(p) }
+    }
+
+    fn after(&self, _l: &Local) {}
+
+    fn site(&self) -> Option<(&'static Site, Types)> {
+        None
+    }
+}
+
+/// Begins a task at the owner. Without a session of this copy's own the owner knows the parent.
+#[cold]
+fn begin_at_owner(
+    by: &Hand,
+    site: &'static Site,
+    types: Types,
+    own: &dyn Emission,
+    id: u64,
+    parent: Option<u64>,
+) -> Outcome {
+    let Some(site) = owner::site(by.to, site, types) else {
+        return Outcome::Lost(Cause::SiteTable);
+    };
+    let event = emit::event(&own, by.sp);
+    let parent = parent.unwrap_or_else(|| (by.to.task_now)());
+    // SAFETY: the owner's own name for the site; the event is good until the call returns.
+    let answer = Answer::from_word(unsafe { (by.to.task_begin)(site, &event, id, parent) });
+    match (emit::told(answer), by.own) {
+        (Outcome::Off, _) => Outcome::Off,
+        (_, None) => Outcome::Delegated(0),
+        (done, _) => done,
+    }
 }
 
 /// Entries that are tried for a task.
@@ -268,7 +364,8 @@ fn forget(id: u64) {
 }
 
 macro_rules! task_event {
-    ($(#[doc = $doc:literal])* $name:ident, $kind:ident, |$e:ident, $l:ident| $after:expr) => {
+    ($(#[doc = $doc:literal])* $name:ident, $kind:ident, $at_owner:ident,
+        |$e:ident, $l:ident| $after:expr) => {
         $(#[doc = $doc])*
         #[derive(Clone, Copy)]
         struct $name {
@@ -306,17 +403,23 @@ macro_rules! task_event {
             fn is_stale(&self, l: &Local) -> bool {
                 l.session.get() != self.session
             }
+
+            fn hand(&self, _l: &Local, by: &Hand) -> Option<Outcome> {
+                let own = self.session & !registry::DELEGATED;
+                let session = if by.own.is_none() { own } else { by.session() };
+                Some(emit::told(Answer::from_word((by.to.$at_owner)(session, self.task))))
+            }
         }
     };
 }
 
 task_event!(
     /// The event that ends a task.
-    End, TaskEnd, |e, _l| forget(e.task)
+    End, TaskEnd, task_end, |e, _l| forget(e.task)
 );
 task_event!(
     /// The event that changes a thread's current task.
-    Switch, TaskSwitch, |e, l| if let Some(r) = l.record() {
+    Switch, TaskSwitch, task_switch, |e, l| if let Some(r) = l.record() {
         r.task.store(e.task, Relaxed);
     }
 );

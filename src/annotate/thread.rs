@@ -102,7 +102,7 @@ where
 /// Sets a number aside for a thread that the caller makes, and says so; gives it and the caller's
 /// own, or 0 while nothing is recorded.
 pub(crate) fn announce_creation() -> (u32, u32) {
-    let Some(m) = registry::mapping().filter(|_| registry::is_on()) else { return (0, 0) };
+    let Some(m) = registry::mapping().filter(|_| registry::has_session()) else { return (0, 0) };
     let number = registry::next_number(m);
     emit::emit(Create { thread: number.into() });
     (number, local::with(|l| l.record().map_or(0, |r| r.thread.load(Relaxed))))

@@ -5,6 +5,7 @@ use crate::encode::field::ty;
 use crate::encode::varint;
 use crate::encode::wire::TEXT_BYTES_MAX;
 use crate::site::Types;
+use crate::tables::FIELDS_MAX;
 
 /// A type that can be the value of a field: integers, floats, booleans, strings, and references to
 /// them.
@@ -212,6 +213,18 @@ impl<T: Arg + ?Sized> Arg for &T {
 pub trait Values: Copy {
     /// Their types.
     const TYPES: Types;
+    /// The same; another copy's are known at run time only.
+    fn types(&self) -> Types {
+        Self::TYPES
+    }
+    /// The types of a task's fields: its id, its parent, and these.
+    fn types_of_task(&self) -> Types {
+        with_task_and_parent::<Self>()
+    }
+    /// See [`Emission::from`](crate::emit::Emission::from).
+    fn from(&self) -> usize {
+        0
+    }
     /// Most bytes that they take.
     fn len_max(&self) -> usize;
     /// Writes them at `p` and returns the end.
@@ -220,6 +233,25 @@ pub trait Values: Copy {
     ///
     /// - `p` has room for `len_max()` bytes and eight more.
     unsafe fn put(&self, p: *mut u8) -> *mut u8;
+}
+
+/// The types of a task's fields: its id, its parent, and the program's own.
+fn with_task_and_parent<V: Values>() -> Types {
+    trait Whole {
+        const TYPES: [u64; FIELDS_MAX];
+    }
+    impl<V: Values> Whole for V {
+        const TYPES: [u64; FIELDS_MAX] = {
+            let mut types = [ty::TASK; FIELDS_MAX];
+            let mut i = 0;
+            while i < V::TYPES.len() {
+                types[i + 2] = V::TYPES[i];
+                i += 1;
+            }
+            types
+        };
+    }
+    &<V as Whole>::TYPES
 }
 
 macro_rules! tuples { ($($($name:ident)*;)*) => { $(

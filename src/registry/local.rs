@@ -50,11 +50,16 @@ pub const GOES_ON: u32 = 2048;
 /// Places of spans below which an end out of order is known by its place.
 const PLACES_MAX: u32 = 256;
 
+/// Places of spans that can be in another copy's session too.
+pub const ELSEWHERE_MAX: usize = 64;
+
 /// A generation that the gate never shows, so that the hot path never goes on.
 pub const NEVER: u32 = u32::MAX;
 
-/// The private half of a thread's state.
+/// The private half of a thread's state. In this order: what each event reads stands first, in one
+/// line of the cache.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Local {
     /// The record's busy word, or `NOBODY`.
     pub busy: Cell<*const AtomicU64>,
@@ -110,6 +115,9 @@ pub struct Local {
     pub waits: Cell<usize>,
     /// The paused gate at which the thread has waited in vain; it does not wait there again.
     pub gave_up: Cell<u32>,
+    /// For places of spans that are in another copy's session too: their places there and one
+    /// more; 0 none.
+    pub elsewhere: [Cell<u32>; ELSEWHERE_MAX],
 }
 
 impl Local {
@@ -142,6 +150,7 @@ impl Local {
             reads: Cell::new(0),
             waits: Cell::new(0),
             gave_up: Cell::new(0),
+            elsewhere: [const { Cell::new(0) }; ELSEWHERE_MAX],
         }
     }
 

@@ -21,9 +21,11 @@ use crate::mapping::record::Record;
 use crate::registry::local::Local;
 use crate::sync::AtomicPtr;
 use crate::sync::AtomicU32;
+use crate::sync::AtomicU64;
 use crate::sync::Ordering::Acquire;
 use crate::sync::Ordering::Relaxed;
 use crate::sync::Ordering::Release;
+use crate::sync::Ordering::SeqCst;
 use crate::sys;
 use crate::sys::loader;
 
@@ -42,7 +44,13 @@ pub struct Switch {
     pub reading: AtomicU32,
     /// Whether an end was asked for by `request_stop()`.
     pub asked: AtomicU32,
+    /// Not 0 where another copy of the recorder owns the recording; see `owner`.
+    pub delegated: AtomicU32,
 }
+
+/// In place of a session's ordinal: the events belong to the session of the copy that owns the
+/// recording. Ordinals are smaller.
+pub const DELEGATED: u32 = 1 << 31;
 
 static SWITCH: sys::wipe::Page<Switch> = sys::wipe::Page::new(Switch {
     on: AtomicU32::new(0),
@@ -51,6 +59,7 @@ static SWITCH: sys::wipe::Page<Switch> = sys::wipe::Page::new(Switch {
     lock: AtomicU32::new(0),
     reading: AtomicU32::new(0),
     asked: AtomicU32::new(0),
+    delegated: AtomicU32::new(0),
 });
 
 /// The mapping and where it was asked for; never freed.
@@ -79,6 +88,41 @@ pub fn switch() -> &'static Switch {
 #[inline(always)]
 pub fn is_on() -> bool {
     SWITCH.on.load(Relaxed) != 0
+}
+
+/// Whether this copy of the recorder has a session now.
+#[inline(always)]
+pub fn has_session() -> bool {
+    SWITCH.on.load(Relaxed).wrapping_sub(1) < DELEGATED - 1
+}
+
+/// Whether this guard, or this switch, is of the session of the copy that owns the recording.
+#[inline(always)]
+pub const fn is_delegated(session: u32) -> bool {
+    session & DELEGATED != 0
+}
+
+/// The session is over. Where another copy owns the recording, events are its from here on.
+pub fn turn_off() {
+    // SeqCst: pairs with `delegate`: one of both sees what the other has stored.
+    SWITCH.on.store(0, SeqCst);
+    if SWITCH.delegated.load(SeqCst) != 0 {
+        let _ = SWITCH.on.compare_exchange(0, DELEGATED, SeqCst, Relaxed);
+    }
+}
+
+/// Another copy owns the recording from here on, while there is no session of this one's own.
+/// Allocates nothing, takes no lock. Gives the number of task ids that this copy has given out.
+pub fn delegate() -> u64 {
+    sys::wipe::wipe_on_fork(&SWITCH);
+    if mapping().is_some() && is_forked_child() {
+        // Before this copy's own handler of the fork: what the thread holds is the parent's.
+        local::with(Local::detach);
+    }
+    // SeqCst: pairs with `turn_off`.
+    SWITCH.delegated.store(1, SeqCst);
+    let _ = SWITCH.on.compare_exchange(0, DELEGATED, SeqCst, Relaxed);
+    mapping().map_or(0, |m| m.front().tasks.load(Relaxed))
 }
 
 /// The mapping, once a session was started.
@@ -125,11 +169,13 @@ pub fn prepare(
                 // After a fork without handlers the thread still holds what is replaced here; after
                 // one inside an event, that event's end has opened the record of nobody.
                 local::with(Local::detach);
+                keep_task_ids(&made.mapping);
                 match dir {
                     Some(dir) => made.mapping.renew_in(dir),
                     None => made.mapping.renew(),
                 }
                 .map_err(Prepare::Mapping)?;
+                made.mapping.front().tasks.store(TASK_IDS.load(Relaxed), Relaxed);
             }
             &made.mapping
         }
@@ -146,6 +192,14 @@ pub fn prepare(
     Ok(m)
 }
 
+/// The task ids that the parent of a forked child had given out: some of them are still in the
+/// hands of the child's thread, so that its own begin behind them.
+static TASK_IDS: AtomicU64 = AtomicU64::new(0);
+
+fn keep_task_ids(m: &Mapping) {
+    TASK_IDS.fetch_max(m.front().tasks.load(Relaxed), Relaxed);
+}
+
 /// In a forked child: lets go of the parent's pages, so that the tail of an event that the fork
 /// interrupted cannot reach them, and is off also where the kernel does not wipe.
 unsafe extern "C" fn child_after_fork() {
@@ -154,7 +208,10 @@ unsafe extern "C" fn child_after_fork() {
     for word in [&s.on, &s.canary, &s.state, &s.lock, &s.reading, &s.asked] {
         word.store(0, Relaxed);
     }
+    // The owner's handler may have been first.
+    turn_off();
     if let Some(m) = mapping() {
+        keep_task_ids(m);
         let _ = m.forsake();
     }
     local::with(|l| {

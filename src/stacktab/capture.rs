@@ -30,7 +30,8 @@ pub struct Walk {
     pub sum: u64,
 }
 
-/// Walks from the frame that `fp` points at, and writes at most `out.len()` return addresses.
+/// Walks from the frame that `fp` points at, and writes at most `out.len()` return addresses; those
+/// into functions whose stack pointer is below `from` are left out.
 /// Async-signal-safe.
 ///
 /// # Safety
@@ -42,10 +43,16 @@ pub unsafe fn walk(
     fp: usize,
     sp: usize,
     top: usize,
+    from: usize,
     out: &mut [MaybeUninit<u64>],
 ) -> Walk {
     let mut bounds = Rest { low: sp, last: top.saturating_sub(FRAME_BYTES) };
     let (mut at, mut frames, mut sum) = (fp, 0, 0u64);
+    while at.saturating_add(FRAME_BYTES) < from {
+        // SAFETY: the caller's duty; `bounds` only shrinks.
+        let Some((next, _)) = (unsafe { bounds.frame(at) }) else { break };
+        at = next;
+    }
     for place in out {
         // SAFETY: the caller's duty; `bounds` only shrinks.
         let Some((next, address)) = (unsafe { bounds.frame(at) }) else {
@@ -61,11 +68,24 @@ pub unsafe fn walk(
     Walk { frames, flags: if truncated { STACK_TRUNCATED } else { 0 }, sum }
 }
 
-/// Another way to walk, for code that keeps no frame pointers: takes a frame pointer, the lowest
-/// address that may be read, the first that may not, and the place for return addresses.
+/// Where a walk begins, and what it may read.
+#[derive(Clone, Copy, Debug)]
+pub struct Part {
+    /// The frame pointer.
+    pub fp: usize,
+    /// The lowest address that may be read.
+    pub sp: usize,
+    /// The first address above that may not.
+    pub top: usize,
+    /// Functions whose stack pointer is below this are left out.
+    pub from: usize,
+}
+
+/// Another way to walk, for code that keeps no frame pointers: takes the part of the stack and the
+/// place for return addresses.
 ///
-/// It MUST be async-signal-safe, and read what lies between the two addresses only.
-pub type Unwind = unsafe fn(usize, usize, usize, &mut [MaybeUninit<u64>]) -> Unwound;
+/// It MUST be async-signal-safe, and read nothing of the stack but that part.
+pub type Unwind = unsafe fn(&Part, &mut [MaybeUninit<u64>]) -> Unwound;
 
 /// What such a walk has found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -104,13 +124,11 @@ pub fn unwind() -> Option<Unwind> {
 pub unsafe fn walk_by(
     unwind: Unwind,
     keys: &Keys,
-    fp: usize,
-    sp: usize,
-    top: usize,
+    part: &Part,
     out: &mut [MaybeUninit<u64>],
 ) -> Walk {
     // SAFETY: the caller's promise.
-    let Unwound { frames, flags } = unsafe { unwind(fp, sp, top, out) };
+    let Unwound { frames, flags } = unsafe { unwind(part, out) };
     let mut sum = 0u64;
     for (i, frame) in out.iter().take(frames).enumerate() {
         // SAFETY: so many were written.
@@ -169,7 +187,7 @@ mod tests {
     fn walked(fp: usize, sp: usize, top: usize, max: usize) -> (Vec<u64>, bool) {
         let mut out = vec![MaybeUninit::new(0); max];
         // SAFETY: each caller gives a range that it owns.
-        let walk = unsafe { walk(&KEYS, fp, sp, top, &mut out) };
+        let walk = unsafe { walk(&KEYS, fp, sp, top, 0, &mut out) };
         let all = out.iter().take(walk.frames);
         // SAFETY: all were written, by the walk or at the start.
         let all: Vec<u64> = all.map(|a| unsafe { a.assume_init() }).collect();

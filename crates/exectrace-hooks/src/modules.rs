@@ -84,7 +84,7 @@ fn tell_changed() {
 
 /// Says which modules have come, if some may have. Allocates, and takes the loader's lock.
 pub fn look() {
-    if !STALE.load(Relaxed) || !registry::is_on() {
+    if !STALE.load(Relaxed) || !registry::has_session() {
         return;
     }
     let Some(m) = registry::mapping().filter(|m| !registry::is_vfork_child(m)) else { return };

@@ -47,7 +47,7 @@ pub fn follow(what: &'static Follow) {
 
 /// Whether programs that are started now are recorded, as far as they can be.
 pub fn follows() -> bool {
-    trace::registry::is_on() && followed().is_some()
+    trace::registry::has_session() && followed().is_some()
 }
 
 fn followed() -> Option<&'static Follow> {
@@ -308,7 +308,7 @@ fn pid() -> u32 {
 /// # Safety
 /// - `name` is null or ends in a zero; `environment` is null or a list of words.
 unsafe fn becomes(name: *const c_char, environment: Words, call: impl Fn(Words) -> c_int) -> c_int {
-    if !trace::registry::is_on() {
+    if !trace::registry::has_session() {
         return call(environment);
     }
     // SAFETY: the caller's promise.
@@ -473,7 +473,7 @@ unsafe fn spawns(
     environment: Words,
     call: impl Fn(*mut pid_t, Words) -> c_int,
 ) -> c_int {
-    if !trace::registry::is_on() {
+    if !trace::registry::has_session() {
         return call(child, environment);
     }
     // SAFETY: the caller's promise.

@@ -112,7 +112,7 @@ fn announce(
     argument: *mut c_void,
     make: impl FnOnce(*mut c_void) -> c_int,
 ) -> Option<c_int> {
-    let young = trace::registry::is_on().then(take_young).flatten()?;
+    let young = trace::registry::has_session().then(take_young).flatten()?;
     let (number, creator) = block::makes_thread();
     // Read by the new thread, after its creation.
     young.number.store(number, Relaxed);

@@ -104,8 +104,13 @@ fn start(asked: &Asked) -> bool {
     match trace::outside::begin_outside(&asked.config, asked.dir) {
         Ok(()) => {
             trace_hooks::modules_are_known();
+            trace_hooks::when_modules_change(if asked.options.tables {
+                modules_changed
+            } else {
+                trace::copies::look
+            });
+            trace::copies::own();
             if asked.options.tables {
-                trace_hooks::when_modules_change(trace_unwind::look);
                 trace_unwind::begin(begin as extern "C" fn() as usize);
             }
             true
@@ -124,6 +129,11 @@ fn is_abandoned(dir: &Path) -> bool {
     let wanted = libc::LOCK_SH | libc::LOCK_NB;
     // SAFETY: a descriptor that is open until `owner` goes.
     unsafe { libc::flock(std::os::fd::AsRawFd::as_raw_fd(&owner), wanted) == 0 }
+}
+
+fn modules_changed() {
+    trace_unwind::look();
+    trace::copies::look();
 }
 
 fn refuse(dir: &Path, reason: &str) {

@@ -15,6 +15,7 @@ use std::mem::MaybeUninit;
 use std::process::Command;
 use std::time::Instant;
 
+use trace::stacktab::capture::Part;
 use trace::sys;
 use trace::sys::stack::stack_bounds;
 
@@ -62,7 +63,7 @@ thread_local! {
 
 fn walk(fp: usize, sp: usize, top: usize, out: &mut [MaybeUninit<u64>]) -> usize {
     // SAFETY: the calling thread's own stack, from its pointer to its top.
-    unsafe { trace_unwind::walk(fp, sp, top, out) }.frames
+    unsafe { trace_unwind::walk(&Part { fp, sp, top, from: 0 }, out) }.frames
 }
 
 extern "C" fn measure() {

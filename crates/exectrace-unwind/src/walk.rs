@@ -6,6 +6,7 @@ use trace::encode::schema::STACK_GUESSED;
 use trace::encode::schema::STACK_LOST;
 use trace::encode::schema::STACK_TABLES;
 use trace::encode::schema::STACK_TRUNCATED;
+use trace::stacktab::capture::Part;
 use trace::stacktab::capture::Unwound;
 use trace::sys::arch;
 
@@ -18,13 +19,14 @@ use crate::rule::Rule;
 use crate::rules;
 
 /// Writes the return addresses of the frames above `fp`, innermost first, those of the own library
-/// left out. Async-signal-safe.
+/// left out, and those of functions whose stack pointer is below `from`. Async-signal-safe.
 ///
 /// `fp` is the frame pointer of a function of the own library, which runs on the calling thread.
 ///
 /// # Safety
 /// - `sp..top` is readable and stays so; `sp` is at or above the thread's stack pointer.
-pub unsafe fn walk(fp: usize, sp: usize, top: usize, out: &mut [MaybeUninit<u64>]) -> Unwound {
+pub unsafe fn walk(part: &Part, out: &mut [MaybeUninit<u64>]) -> Unwound {
+    let Part { fp, sp, top, from } = *part;
     let Some(stack) = Readable::new(sp.next_multiple_of(8), top) else { return Unwound::default() };
     let mut r = Registers { address: 0, at: 0, sp, fp };
     let age = rules::age();
@@ -40,7 +42,7 @@ pub unsafe fn walk(fp: usize, sp: usize, top: usize, out: &mut [MaybeUninit<u64>
     let (mut frames, mut flags) = (0, 0);
     // Each step goes up the stack by a word at least, so this ends.
     loop {
-        if !is_own(r.at) {
+        if !is_own(r.at) && r.sp >= from {
             let Some(place) = out.get_mut(frames) else {
                 return Unwound { frames, flags: flags | STACK_TRUNCATED };
             };

@@ -22,6 +22,7 @@ use trace::encode::schema::STACK_GUESSED;
 use trace::encode::schema::STACK_LOST;
 use trace::encode::schema::STACK_TABLES;
 use trace::encode::schema::STACK_TRUNCATED;
+use trace::stacktab::capture::Part;
 use trace::sys;
 use trace::sys::stack::stack_bounds;
 
@@ -53,7 +54,7 @@ thread_local! {
 unsafe fn walked(fp: usize, sp: usize, top: usize) -> (Vec<u64>, u64) {
     let mut out = [MaybeUninit::<u64>::uninit(); MOST];
     // SAFETY: the caller's promise.
-    let found = unsafe { trace_unwind::walk(fp, sp, top, &mut out) };
+    let found = unsafe { trace_unwind::walk(&Part { fp, sp, top, from: 0 }, &mut out) };
     let frames = out[..found.frames].iter();
     // SAFETY: so many were written.
     (frames.map(|f| unsafe { f.assume_init() }).collect(), found.flags)

@@ -222,6 +222,29 @@ pub struct Thread {
     pub creator: u64,
     pub entry: u64,
     pub tid: u64,
+    pub function: String,
+}
+
+/// What the program said of itself: an event of a site, or one that ends or changes such a thing.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Said {
+    pub thread: u32,
+    /// The class of a site, else the kind of event.
+    pub what: String,
+    /// Of the site; of the end of a span, of that.
+    pub name: String,
+    /// Names and values of the fields, but for the stack.
+    pub fields: Vec<(String, String)>,
+    /// The modules of the frames of its stack.
+    pub modules: Vec<String>,
+}
+
+impl Said {
+    /// The field with this name.
+    pub fn field(&self, name: &str) -> &str {
+        let field = self.fields.iter().find(|(n, _)| n == name);
+        field.map_or_else(|| panic!("{name}: {self:?}"), |(_, v)| v)
+    }
 }
 
 /// What stands in a trace.
@@ -235,6 +258,10 @@ pub struct Trace {
     /// Steps of processes: step, pid, text.
     pub processes: Vec<(u64, u64, String)>,
     pub threads: Vec<Thread>,
+    /// What the program said of itself, in the order of time.
+    pub said: Vec<Said>,
+    /// Facts for people: names and texts.
+    pub notes: Vec<(String, String)>,
     /// How often each kind of event stands in it.
     pub kinds: BTreeMap<String, u64>,
     /// What threads were waiting for at the end.
@@ -258,8 +285,43 @@ fn text(e: &Timed<'_>) -> String {
     text.unwrap_or_default()
 }
 
+/// The frames of a stack, and the modules that they are in.
+fn stack_of(e: &Timed<'_>, id: u64) -> (Vec<u64>, Vec<String>) {
+    let stack: Vec<u64> = e.tables().stack(id).map_or(Vec::new(), |s| s.frames().collect());
+    let modules = stack.iter().map(|a| {
+        let path = e.tables().module_of(*a).map(|m| m.path.clone()).unwrap_or_default();
+        String::from_utf8_lossy(&path).into_owned()
+    });
+    let modules = modules.collect();
+    (stack, modules)
+}
+
+fn said_by(e: &Timed<'_>, what: String) -> Said {
+    let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let mut modules = Vec::new();
+    let fields = e.fields().filter_map(|(name, value)| {
+        let value = match value {
+            Value::U64(v) | Value::Task(v) => v.to_string(),
+            Value::I64(v) => v.to_string(),
+            Value::F64(v) => v.to_string(),
+            Value::Bool(v) => v.to_string(),
+            Value::Text(v) => lossy(v.bytes),
+            Value::Stack(id) => {
+                modules = stack_of(e, id).1;
+                return None;
+            }
+            other => panic!("{other:?}"),
+        };
+        Some((lossy(name), value))
+    });
+    let fields = fields.collect();
+    let name = e.name().map(|n| lossy(n.bytes)).unwrap_or_default();
+    Said { thread: e.thread, what, name, fields, modules }
+}
+
 impl Trace {
-    fn new(pid: u32, bytes: &[u8]) -> Trace {
+    /// The trace of these bytes.
+    pub fn new(pid: u32, bytes: &[u8]) -> Trace {
         let mut t = Trace { pid, ..Trace::default() };
         let mut decoder = Decoder::new();
         decoder.push(bytes);
@@ -278,8 +340,11 @@ impl Trace {
                             creator: t.creator,
                             entry: t.entry,
                             tid: t.tid,
+                            function: String::from_utf8_lossy(&t.function).into_owned(),
                         })
                         .collect();
+                    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                    t.notes = s.notes().map(|(n, v)| (text(n), text(v))).collect();
                     t.blocked = s.blocked().iter().map(|b| (b.op, b.object)).collect();
                 }
                 _ => {}
@@ -306,25 +371,23 @@ impl Trace {
             "Usage" => {
                 self.voluntary.insert(e.thread, number(e, "voluntary"));
             }
+            "SpanEnd" | "SpanEndAt" | "TaskEnd" | "TaskSwitch" => self.said.push(said_by(e, name)),
+            _ if e.site().is_some() => self.said.push(said_by(e, name)),
             _ => {}
         }
     }
 
     fn event(&self, e: &Timed<'_>, result: u64, error: u64) -> Event {
-        let stack = e.tables().stack(number(e, "stack"));
-        let stack_flags = stack.map_or(0, |s| s.flags);
-        let stack: Vec<u64> = stack.map_or(Vec::new(), |s| s.frames().collect());
-        let modules = stack.iter().map(|a| {
-            let path = e.tables().module_of(*a).map(|m| m.path.clone()).unwrap_or_default();
-            String::from_utf8_lossy(&path).into_owned()
-        });
+        let id = number(e, "stack");
+        let stack_flags = e.tables().stack(id).map_or(0, |s| s.flags);
+        let (stack, modules) = stack_of(e, id);
         Event {
             thread: e.thread,
             op: Op::from_u64(number(e, "op")).expect("a call of the table"),
             object: number(e, "object"),
             result,
             error,
-            modules: modules.collect(),
+            modules,
             stack,
             stack_flags,
             ts_ns: e.ts_ns,
