@@ -6,16 +6,18 @@ mod nested;
 
 use std::env;
 use std::fs;
-use std::path::Path;
 use std::path::PathBuf;
 
 fn main() {
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo says where"));
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    // Of this run, not of the build of this script: another copy of the repository may share its
+    // target directory, and then also the script.
+    let own = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo says where"));
+    let root = own.join("../..");
     let crates = ["hooks", "unwind", "preload"].map(|name| format!("crates/exectrace-{name}"));
     let crates = crates.iter().map(String::as_str);
     for path in ["src", "build.rs", "Cargo.lock"].into_iter().chain(crates) {
-        println!("cargo::rerun-if-changed={}", root.join(path).display());
+        println!("cargo::rerun-if-changed=../../{path}");
     }
     let to = out.join("libexectrace_preload.so");
     let built = nested::build(&root, &out.join("preload"));

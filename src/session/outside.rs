@@ -306,6 +306,11 @@ impl Drain {
         self.pid
     }
 
+    /// The program's name, as it has told it: bytes that may be anything, at most 128.
+    pub fn program(&self) -> Vec<u8> {
+        self.m.front().facts.program_name(&mut [0; 128]).to_vec()
+    }
+
     /// The next batch, or when to ask again. Takes steps of the controller where they are due.
     pub fn take(&mut self) -> Drained {
         let Some(c) = &mut self.controller else { return Drained::End };

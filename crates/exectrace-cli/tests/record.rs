@@ -253,3 +253,28 @@ fn idle_workers_are_no_news() {
         assert!(idle > 0 && idle <= w["wall_ns"].as_u64().unwrap(), "{w}");
     }
 }
+
+/// Who records a wrapper asks about the program that it starts.
+#[test]
+fn the_report_is_of_the_program_behind_a_wrapper() {
+    let folder = folder("wrapper");
+    if !can_record(&folder) {
+        return;
+    }
+    let command = env!("CARGO_BIN_EXE_exectrace");
+    let script = "sh -c true; sh -c true; exec \"$0\" demo --run";
+    let args = ["record", "-o", "w.trace", "--", "sh", "-c", script, command];
+    let said = text(&exectrace(&folder, &args).stderr);
+    let most = said.lines().find_map(|l| l.split_once("with the most events, ")).unwrap().1;
+    let most = most.trim_end_matches(':');
+    let stat = exectrace(&folder, &["stat", "--json", most]);
+    let stat: Value = serde_json::from_slice(&stat.stdout).unwrap();
+    assert!(stat["program"].as_str().is_some_and(|p| p.contains("exectrace")), "{stat}");
+    // The shell was this process first: its trace has the plain name.
+    let first = exectrace(&folder, &["stat", "--json", "w.trace"]);
+    let first: Value = serde_json::from_slice(&first.stdout).unwrap();
+    assert_eq!(first["pid"], stat["pid"]);
+    assert!(!first["program"].as_str().unwrap().contains("exectrace"), "{first}");
+    let listed = said.lines().rfind(|l| l.contains(most)).unwrap();
+    assert!(listed.contains("exectrace, process"), "{said}");
+}

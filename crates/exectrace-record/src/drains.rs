@@ -26,6 +26,8 @@ use crate::scheduling::Scheduling;
 pub struct Traced {
     /// The process.
     pub pid: u32,
+    /// The program's name: bytes that may be anything.
+    pub program: Vec<u8>,
     /// Its trace.
     pub path: PathBuf,
     /// What the trace holds.
@@ -310,8 +312,9 @@ impl One {
         self.take();
         let summary = self.drain.finish(reason);
         self.take();
+        let program = self.drain.program();
         let One { pid, path, error, unwritten, .. } = self;
-        Traced { pid, path, summary, error, unwritten }
+        Traced { pid, program, path, summary, error, unwritten }
     }
 }
 

@@ -1,5 +1,6 @@
 //! `exectrace record`: runs a program and records it, then says where its time went.
 
+use std::cmp::Reverse;
 use std::ffi::OsString;
 use std::io::Write;
 use std::path::Path;
@@ -20,6 +21,7 @@ use crate::failure::Failure;
 use crate::failure::REFUSED;
 use crate::output::Out;
 use crate::output::safe;
+use crate::table::shortened;
 use crate::time;
 
 const HELP: &str = "\
@@ -208,14 +210,21 @@ fn say(options: &Options, recorded: &Recorded) {
         let why = safe(why.as_bytes());
         failure::say(&format!("process {pid} ran without being recorded: {why}"));
     }
-    let Some(first) = recorded.traces.first() else {
+    let mut traces: Vec<&Traced> = recorded.traces.iter().collect();
+    // A wrapper, a shell or `make` is seldom what is asked about: the most active one is first.
+    traces.sort_by_key(|t| Reverse(t.summary.events));
+    let Some(most) = traces.first() else {
         return failure::say("nothing was recorded: the recorder did not start in the program");
     };
-    let something = std::fs::metadata(&first.path).is_ok_and(|f| f.is_file() && f.len() > 0);
+    let something = std::fs::metadata(&most.path).is_ok_and(|f| f.is_file() && f.len() > 0);
     if !options.no_report && something {
-        print_report(&first.path);
+        if traces.len() > 1 {
+            let (count, path) = (time::count(traces.len() as u64), most.path.display());
+            failure::say(&format!("of {count} traces the one with the most events, {path}:\n"));
+        }
+        print_report(&most.path);
     }
-    for trace in recorded.traces.iter().take(TRACES) {
+    for trace in traces.iter().take(TRACES) {
         failure::say(&said_of(trace));
     }
     if let more @ 1.. = recorded.traces.len().saturating_sub(TRACES) {
@@ -234,11 +243,12 @@ fn said_of(trace: &Traced) -> String {
     let (s, path) = (&trace.summary, trace.path.display());
     let lost = if s.lost > 0 { format!(", {} LOST", time::count(s.lost)) } else { String::new() };
     let events = time::count(s.events);
+    let program = shortened(&safe(trace.program.rsplit(|b| *b == b'/').next().unwrap_or_default()));
     match &trace.error {
-        None => format!("{path} ({events} events{lost}, process {})", trace.pid),
+        None => format!("{path} ({events} events{lost}, {program}, process {})", trace.pid),
         Some(e) => format!(
             "{path}: {e}; {} bytes, the end of the trace, could not be written ({events} events in \
-             all{lost}, process {})",
+             all{lost}, {program}, process {})",
             time::count(trace.unwritten),
             trace.pid
         ),
