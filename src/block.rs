@@ -84,6 +84,17 @@ impl Wait {
         });
     }
 
+    /// Says who has what is waited for, where that is known as the wait begins: what `end` is given
+    /// as the result where all goes well. A wait without an end has it in the trace.
+    #[inline]
+    pub fn is_for(&self, by: u64) {
+        local::with(|l| {
+            if let Some(r) = l.record() {
+                r.block_by.store(by, Relaxed);
+            }
+        });
+    }
+
     /// The same wait with another object: what a call waited for may be known only at its end.
     pub fn of(self, object: u64) -> Wait {
         Wait { object, ..self }

@@ -170,6 +170,8 @@ pub struct Controller {
     seen_threads: u64,
     /// Threads that were defined here.
     introduced: HashSet<u32>,
+    /// What threads waited for that vanished: their process was killed, or became another program.
+    vanished: Vec<BlockedShot>,
     /// What the kernel saw, where somebody says it.
     pub kernel: Option<Lanes>,
     /// How long threads were blocked, where somebody looks at them.
@@ -285,6 +287,7 @@ impl Controller {
             says_refused: false,
             seen_threads: 0,
             introduced: HashSet::new(),
+            vanished: Vec::new(),
             kernel: None,
             looks: Looks::default(),
             unmet: HashMap::new(),
@@ -1042,6 +1045,8 @@ impl Controller {
             // It may have said goodbye in this moment: then it is on the list of ended ones.
             let was = r.state.compare_exchange(record::LIVE, record::ENDED, Acquire, Relaxed);
             if was.is_ok() {
+                let shot = BlockedShot::of(r).filter(|_| self.vanished.len() < VANISHED_MAX);
+                self.vanished.extend(shot);
                 let busy = r.busy.load(Relaxed);
                 if busy != 0 && busy & gate::NO_EVENT == 0 {
                     r.lose(Cause::Abandoned);
@@ -1169,14 +1174,15 @@ impl Controller {
         let mut stuck = Vec::new();
         see_out(m, self.plan.of, deadline_ns, |index| stuck.push(index));
         self.generation += 1;
-        let blocked: Vec<BlockedShot> = known(m).filter_map(|(_, r)| BlockedShot::of(r)).collect();
+        let mut blocked = std::mem::take(&mut self.vanished);
+        blocked.extend(known(m).filter_map(|(_, r)| BlockedShot::of(r)));
         self.collect_last(&stuck);
         for b in blocked {
             // Ids of an epoch before mean nothing here.
             let stack = if b.epoch == self.epoch { b.stack } else { 0 };
             let (thread, op) = (b.thread.into(), b.op.into());
             self.put_control(|w| {
-                schema::Blocked::put(w, thread, op, b.object, b.since, stack.into())
+                schema::Blocked::put(w, thread, op, b.object, b.since, stack.into(), b.by)
             });
         }
     }
@@ -1489,6 +1495,10 @@ pub fn unregistered(tid: u32, name: &[u8], at: u64) -> ThreadShot {
     }
 }
 
+/// Most threads that vanished in their waits of which these are kept: as many as a mapping knows at
+/// a time.
+const VANISHED_MAX: usize = 1 << 14;
+
 /// What a thread was waiting for.
 #[derive(Clone, Copy, Debug)]
 struct BlockedShot {
@@ -1498,6 +1508,7 @@ struct BlockedShot {
     since: u64,
     stack: u32,
     epoch: u32,
+    by: u64,
 }
 
 impl BlockedShot {
@@ -1511,6 +1522,7 @@ impl BlockedShot {
             since: r.block_since.load(Relaxed),
             stack: r.block_stack.load(Relaxed),
             epoch: r.block_epoch.load(Relaxed),
+            by: r.block_by.load(Relaxed),
         })
     }
 }

@@ -69,7 +69,7 @@ pause_max: nanos, reason: u64
 27 RunDelay ran: nanos, waited: nanos, turns: u64
 30 Coverage thread: thread, at: ticks, switches: u64, faults: u64, slept: u64, longer: u64, \
 longer_time: nanos, over: nanos, blocked: nanos, waited: nanos
-31 Blocked thread: thread, op: u64, object: u64, since: ticks, stack: stack
+31 Blocked thread: thread, op: u64, object: u64, since: ticks, stack: stack, by: u64
 32 State task: task, spans: list, deeper: u64
 33 SpanEnd
 34 SpanEndAt depth: u64

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use support::Attempted;
 use trace::Config;
+use trace::encode::op::Op;
 use trace::encode::schema;
 use trace::outside::Drain;
 use trace::outside::DrainOptions;
@@ -234,4 +235,46 @@ fn killed_inside_the_recorder() {
         assert_eq!(traces.len(), 1);
         traces.values().for_each(|bytes| support::assert_valid(bytes));
     }
+}
+
+/// The process was killed while its thread waited, and the drain takes some generations to notice:
+/// what the thread waited for is in the trace all the same.
+#[test]
+fn a_wait_that_a_kill_ended_is_said() {
+    if let Some(dir) = support::scenario() {
+        begin_outside(&Config::new().memory_bytes(32 << 20), Path::new(&dir)).expect("a session");
+        let wait = trace::block::begin(Op::MutexLock, 0x4000, false).expect("recording is on");
+        wait.is_for(77);
+        let pid = std::process::id() as libc::pid_t;
+        // SAFETY: a signal to this process.
+        unsafe { libc::kill(pid, libc::SIGKILL) };
+    }
+    let _alone = support::alone();
+    let Some(folder) = Folder::new("outside-waits") else { return };
+    let scenario = folder.0.display().to_string();
+    let mut command = support::child("a_wait_that_a_kill_ended_is_said", &scenario);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    child.wait().unwrap();
+    let file = fs::read_dir(&folder.0).unwrap().next().expect("its mapping").unwrap().path();
+    let options = DrainOptions { generation_ns: 1_000_000 };
+    let mut drain = Drain::adopt(&file, &options).unwrap().expect("a session");
+    drain.open(&[]);
+    let mut bytes = Vec::new();
+    for _ in 0..5 {
+        take(&mut drain, &mut bytes);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let summary = drain.finish(schema::END_EXIT);
+    take(&mut drain, &mut bytes);
+    assert!(summary.generations > 2, "{summary:?}");
+    let mut decoder = trace_decode::Decoder::new();
+    decoder.push(&bytes);
+    decoder.finish();
+    let mut blocked = Vec::new();
+    while let Some(item) = decoder.next_item().expect("a trace") {
+        if let trace_decode::Item::SessionEnd(session) = item {
+            blocked.extend(session.blocked().iter().map(|b| (b.op, b.object, b.by)));
+        }
+    }
+    assert_eq!(blocked, [(Op::MutexLock as u64, 0x4000, 77)]);
 }

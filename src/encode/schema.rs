@@ -167,9 +167,10 @@ macro_rules! __events { ($($with:tt)*) => { $($with)*! {
     0x1e Coverage since 1, phase Structure {
         thread: ThreadRef, at: Ticks, switches: U64, faults: U64, slept: U64, longer: U64,
         longer_time: Nanos, over: Nanos, blocked: Nanos, waited: Nanos }
-    /// What a thread was waiting for when the recording ended, and since when.
+    /// What a thread was waiting for when the recording ended, and since when; `by` is what
+    /// `Wait::result` would be, as far as that was known when the wait began.
     0x1f Blocked since 1, phase Structure {
-        thread: ThreadRef, op: U64, object: U64, since: Ticks, stack: StackRef }
+        thread: ThreadRef, op: U64, object: U64, since: Ticks, stack: StackRef, by: U64 }
     /// Opens a batch where the thread has a task or open spans, outermost first; `deeper` counts
     /// the open spans that are not listed.
     0x20 State since 1, phase Instant { task: TaskRef, spans: Numbers, deeper: U64 }

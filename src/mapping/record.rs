@@ -72,7 +72,7 @@ pub struct Record {
     /// The words of the open spans' sites, outermost first; `site::kind_in` reads them. 0: the
     /// span at this place has ended, one above it has not.
     pub spans: [AtomicU64; SPANS_MAX],
-    /// What the thread waits for, a number of `encode::op`; 0: it runs. Stored after the three
+    /// What the thread waits for, a number of `encode::op`; 0: it runs. Stored after the four
     /// below, cleared when the wait is over.
     pub block_op: AtomicU32,
     /// The table epoch of `block_stack`.
@@ -83,6 +83,8 @@ pub struct Record {
     pub block_since: AtomicU64,
     /// From which stack.
     pub block_stack: AtomicU32,
+    /// Who has what it waits for, where that is known: said behind `block_op`, and 0 until then.
+    pub block_by: AtomicU64,
     /// Its waits, and what the kernel has counted for it.
     pub account: Account,
     /// Events lost by this thread since the session began, by cause.
@@ -125,6 +127,7 @@ impl Record {
         self.block_since.store(since, Relaxed);
         self.block_epoch.store(epoch, Relaxed);
         self.block_stack.store(stack, Relaxed);
+        self.block_by.store(0, Relaxed);
         // Release: pairs with the Acquire of whoever looks what it waits for.
         self.block_op.store(op, Release);
     }

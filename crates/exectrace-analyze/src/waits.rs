@@ -118,7 +118,8 @@ pub struct Wait {
     pub began_ns: u64,
     /// When it was over, since the session's start; of one that never ended the recording's end.
     pub ended_ns: u64,
-    /// What it returned.
+    /// What it returned. Of a mutex the kernel's number of the thread that held it as the wait
+    /// began, of a join the number of the thread; also where the wait never ended.
     pub result: u64,
     /// How it ended.
     pub ending: Ending,
@@ -283,7 +284,7 @@ impl Waits {
                 object: b.object,
                 began_ns,
                 ended_ns: end_ns.max(began_ns),
-                result: 0,
+                result: b.by,
                 ending: Ending::Never,
                 stack: StackKey { epoch: b.epoch, id: b.stack },
                 pieces: Vec::new(),
@@ -299,6 +300,11 @@ impl Waits {
     /// The next wait of which all is known.
     pub fn next_wait(&mut self) -> Option<Wait> {
         self.ready.pop_front()
+    }
+
+    /// The last wake on the object of a wait by `op` that is in the trace.
+    pub fn last_wake(&self, op: Op, object: u64) -> Option<&Waker> {
+        self.objects.get(&(family(op)?, object))?.wakes.back().map(|seen| &seen.waker)
     }
 
     /// What happened on each object that locks or wakes: its call, its address.

@@ -11,6 +11,7 @@
 mod args;
 mod cmd;
 mod coverage;
+mod deadlock;
 mod failure;
 mod filter;
 mod input;

@@ -371,8 +371,13 @@ fn inside(calls: &[Call]) -> usize {
     let is_mark = |c: &Call| {
         c.function.as_deref().is_some_and(|f| f.contains("__rust_begin_short_backtrace"))
     };
+    // What it was given may be inlined into it: the library's part of that, and the program's.
+    let is_glue = |c: &&Call| {
+        let name = c.function.as_deref().unwrap_or_default();
+        c.inlined && (name.starts_with("core::ops::function::") || name.starts_with("std::"))
+    };
     let Some(mark) = calls.iter().position(is_mark) else { return calls.len() };
-    mark - calls[..mark].iter().rev().take_while(|c| c.inlined).count()
+    mark - calls[..mark].iter().rev().take_while(is_glue).count()
 }
 
 fn push_call(line: &mut String, call: &Call) {

@@ -201,6 +201,8 @@ pub struct Blocked {
     pub since: u64,
     /// From which stack; 0 not known.
     pub stack: u64,
+    /// Who had it when the wait began, as a wait's result says it; 0 not known.
+    pub by: u64,
     /// The table epoch of the stack.
     pub epoch: u32,
 }
@@ -867,6 +869,7 @@ impl Session {
                     object: b.object,
                     since: b.since,
                     stack: b.stack,
+                    by: b.by,
                     epoch,
                 });
             }

@@ -64,6 +64,7 @@ fn address<T>(object: *mut T) -> u64 {
 pub(crate) fn wait(op: Op, object: u64, result: u64, call: impl FnOnce() -> c_int) -> c_int {
     let waiter = Waiter::at(object);
     let wait = Waiting::begin(Classes::LOCKS, op, object);
+    wait.is_for(result);
     let r = call();
     wait.end(if r == 0 { result } else { 0 }, r);
     drop(waiter);

@@ -226,6 +226,7 @@ fn begin(young: &Young) -> (*mut c_void, *mut c_void) {
 pub(crate) fn join(thread: pthread_t, call: impl FnOnce() -> c_int) -> c_int {
     let known = number_of(thread);
     let wait = Waiting::begin(Classes::LOCKS, Op::Join, thread);
+    wait.is_for(known.into());
     let r = call();
     let number = if known == 0 { number_of(thread) } else { known };
     wait.end(if r == 0 { number.into() } else { 0 }, r);

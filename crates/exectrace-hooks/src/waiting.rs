@@ -30,6 +30,14 @@ impl Waiting {
         }
     }
 
+    /// Says who has what is waited for, where that is known.
+    #[inline]
+    pub fn is_for(&self, by: u64) {
+        if let Some(wait) = self.0.as_ref().filter(|_| by != 0) {
+            wait.is_for(by);
+        }
+    }
+
     /// Whether anything is recorded of it.
     pub fn is_on(&self) -> bool {
         self.0.is_some()

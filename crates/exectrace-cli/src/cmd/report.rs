@@ -18,6 +18,7 @@ use trace_analyze::waits::Ending;
 use trace_analyze::waits::Explained;
 use trace_analyze::waits::Piece;
 use trace_analyze::waits::StackKey;
+use trace_analyze::waits::Waker;
 use trace_decode::Event;
 use trace_decode::Item;
 use trace_decode::Session;
@@ -30,6 +31,8 @@ use crate::cmd::Keep;
 use crate::cmd::waits;
 use crate::coverage;
 use crate::coverage::Coverage;
+use crate::deadlock::Known;
+use crate::deadlock::Stuck;
 use crate::failure::Failure;
 use crate::input::Input;
 use crate::json;
@@ -60,6 +63,10 @@ not returned from its wait, and \"running\" the most.
 Waits for work (at a queue, a poll, a socket) count as idle and are not ranked. \"released by\" is
 the thread whose wake let the waiter go on; it nearly always held the lock, but a trace of wakes
 does not prove that.
+
+Where threads wait for each other when the recording ends, or for a lock for a second and more, the
+first lines say so: who waits where, and who holds it. A pthread mutex names its holder; other locks
+do not, then the last to release it is named. The JSON object has the same under stuck.
 
 The JSON object has wall_ns, threads, causes, objects, files, waits {count, explained}, lost,
 complete; cpu, for all and for each thread, has what the switches say, or null: running_ns,
@@ -215,6 +222,7 @@ struct Sums {
     coverage: Coverage,
     /// Code of the program that enters the kernel by itself; looked for where too little is seen.
     raw_calls: Vec<raw_calls::Named>,
+    stuck: Stuck,
 }
 
 /// Runs the command.
@@ -251,6 +259,10 @@ pub fn run(options: &Options, out: &mut Out) -> Result<Verdict, Failure> {
             _ => return Ok(ControlFlow::Continue(())),
         };
         while let Some(wait) = waits.next_wait() {
+            if wait.ending == Ending::Never {
+                let last = waits.last_wake(wait.op, wait.object).copied();
+                sums.never(&wait, last, &mut |key| waits::stack(&mut stacks, number, session, key));
+            }
             sums.wait(&wait, &mut |key| waits::stack(&mut stacks, number, session, key));
         }
         if let Item::SessionEnd(session) = item {
@@ -346,6 +358,18 @@ impl Sums {
         }
     }
 
+    /// A wait that never ended, and the last wake on its object.
+    fn never(
+        &mut self,
+        wait: &Wait,
+        last: Option<Waker>,
+        stack: &mut dyn FnMut(StackKey) -> waits::StackOf,
+    ) {
+        let place = places::place(wait.op, stack(wait.stack).as_ref());
+        let last = last.map(|wake| (wake, places::own_call(stack(wake.stack).as_ref())));
+        self.stuck.add(wait, &place, last);
+    }
+
     fn end(&mut self, session: &Session, waits: &Waits, debug_dirs: &[PathBuf]) {
         for t in session.threads() {
             let row = self.threads.entry(t.number as u32).or_default();
@@ -363,11 +387,28 @@ impl Sums {
         if coverage::is_poor(&self.coverage, &self.sched) {
             self.raw_calls = raw_calls::in_session(session, debug_dirs);
         }
+        self.settle_stuck();
         self.explained = waits.explained();
         self.objects = waits.objects().map(|(object, counts)| (object, *counts)).collect();
         // What burns calls without sleeping ranks beside what sleeps.
         self.objects.sort_by_key(|(_, c)| std::cmp::Reverse((c.at_once + c.of_nobody, c.wakes)));
         self.objects.retain(|(_, c)| c.at_once + c.of_nobody > 0);
+    }
+
+    /// Finds who waits for whom at the end.
+    fn settle_stuck(&mut self) {
+        let mut stuck = std::mem::take(&mut self.stuck);
+        // Of threads that had one number one after the other, the last that had begun by then.
+        let thread_of = |tid: u64, at: u64| {
+            let with = self.threads.iter().filter(|(_, t)| t.tid == tid && t.began_ns <= at);
+            with.max_by_key(|(number, t)| (t.began_ns, **number)).map(|(number, _)| *number)
+        };
+        let known = |thread: u32| {
+            let ended = self.threads.get(&thread).is_some_and(|t| t.ended_ns.is_some());
+            Known { name: self.thread_name(thread), ended }
+        };
+        stuck.settle(thread_of, known);
+        self.stuck = stuck;
     }
 
     /// The places that hold the program up, the longest first.
@@ -388,6 +429,9 @@ impl Sums {
 
     /// The sentence that people want.
     fn sentence(&self) -> String {
+        if let Some(stuck) = self.stuck.sentence() {
+            return stuck;
+        }
         let Some(first) = self.ranked().into_iter().find(|g| g.cause != Cause::Other) else {
             let wall: u64 = self.threads.values().map(|t| t.wall_ns(self.end_ns)).sum();
             if let Some(cpu) = self.sched.all() {
@@ -494,6 +538,9 @@ impl Sums {
     fn people(&self, file: &str, out: &mut Out) -> Result<(), Failure> {
         self.print_warning(out)?;
         out.put(format_args!("{}\n", self.sentence()))?;
+        for line in self.stuck.lines() {
+            out.put(format_args!("  {line}\n"))?;
+        }
         let e = self.explained;
         let mut facts = format!(
             "{} over {}",
@@ -676,6 +723,7 @@ impl Sums {
         json::object(&mut bytes, |o| {
             o.put("complete", verdict.is_complete());
             o.put("sentence", self.sentence());
+            o.put("stuck", self.stuck.json());
             o.put("wall_ns", self.end_ns);
             o.put("lost", self.lost);
             let e = self.explained;
