@@ -220,7 +220,12 @@ fn begin_at_owner(
     e: &dyn Emission,
 ) -> Outcome {
     match by.own {
-        None | Some((Outcome::Recorded, _)) => {}
+        None => {}
+        // Its end would not find it.
+        Some((Outcome::Recorded, place)) if place as usize >= local::ELSEWHERE_MAX => {
+            return emit::told(by.lose(Cause::SpanDepth));
+        }
+        Some((Outcome::Recorded, _)) => {}
         Some((Outcome::Lost(cause), _)) => return emit::told(by.lose(cause)),
         Some(_) => return Outcome::Off,
     }

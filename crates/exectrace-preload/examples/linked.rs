@@ -2,7 +2,9 @@
 //! library has words for, on several threads, beside waits. Built and run by `tests/copies.rs`.
 //!
 //! `linked all` has no session of its own; `linked own FILE` has one around the same work; `linked
-//! fork` does the work in a child; `linked signals` emits in a handler that interrupts events.
+//! fork` does the work in a child; `linked own-fork FILE` in a child that is forked from a session;
+//! `linked deep FILE` opens many spans in its own; `linked signals` emits in a handler that
+//! interrupts events.
 
 use std::sync::Arc;
 use std::sync::Barrier;
@@ -42,9 +44,22 @@ fn main() {
             println!("own {}", summary.events);
             after();
         }
-        Some("fork") => fork(),
+        Some("fork") => drop(fork()),
+        Some("own-fork") => {
+            let file = std::fs::File::create(args.next().expect("a file")).expect("the file");
+            trace::start(file).expect("a session of its own");
+            if !fork() {
+                trace::stop().expect("its end");
+            }
+        }
+        Some("deep") => {
+            let file = std::fs::File::create(args.next().expect("a file")).expect("the file");
+            trace::start(file).expect("a session of its own");
+            deep(DEEP);
+            trace::stop().expect("its end");
+        }
         Some("signals") => signals(),
-        _ => panic!("all, own FILE, fork or signals"),
+        _ => panic!("all, own FILE, fork, own-fork FILE, deep FILE or signals"),
     }
 }
 
@@ -150,7 +165,18 @@ fn signals() {
     println!("handled {}", HANDLED.load(Relaxed));
 }
 
-fn fork() {
+/// Spans that are open at once.
+const DEEP: u64 = 70;
+
+fn deep(more: u64) {
+    if more > 0 {
+        let _span = trace::span!("deep", more = more);
+        deep(more - 1);
+    }
+}
+
+/// Whether this is the child.
+fn fork() -> bool {
     let task = trace::task!("parent's");
     let span = trace::span!("over the fork");
     // SAFETY: this process has one thread.
@@ -161,7 +187,7 @@ fn fork() {
         drop(task);
         all();
         trace::instant!("child's last");
-        return;
+        return true;
     }
     let mut status = 0;
     // SAFETY: the child made above, and a place for its status.
@@ -169,4 +195,5 @@ fn fork() {
     drop(span);
     drop(task);
     trace::instant!("parent's last", status = status);
+    false
 }

@@ -187,7 +187,7 @@ fn without_a_recording_nothing_is_on() {
 
 #[test]
 fn a_session_of_its_own_goes_on_beside_the_recording() {
-    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("own-{}", std::process::id()));
+    let file = made("own");
     let Some(ran) = recorded_linked("own", &["own", file.to_str().unwrap()]) else { return };
     let own = Trace::new(0, &fs::read(&file).unwrap());
     fs::remove_file(&file).unwrap();
@@ -206,21 +206,90 @@ fn a_session_of_its_own_goes_on_beside_the_recording() {
 #[test]
 fn a_forked_child_says_it_in_its_own_trace() {
     let Some(ran) = recorded_linked("fork", &["fork"]) else { return };
+    check_fork(&ran);
+}
+
+/// The same where the parent has a session of its own, which is not the child's.
+#[test]
+fn a_child_of_a_program_with_a_session_of_its_own() {
+    let file = made("own-fork");
+    let Some(ran) = recorded_linked("own-fork", &["own-fork", file.to_str().unwrap()]) else {
+        return;
+    };
+    check_fork(&ran);
+    let own = Trace::new(0, &fs::read(&file).unwrap());
+    fs::remove_file(&file).unwrap();
+    assert_eq!(lines(&own.said.iter().collect::<Vec<_>>()), PARENT);
+}
+
+const PARENT: [&str; 5] = [
+    "task parent's",
+    "span over the fork",
+    "SpanEnd over the fork",
+    "TaskEnd ",
+    "instant parent's last status=0",
+];
+
+fn check_fork(ran: &Ran) {
     let (parents, childs): (Vec<&Trace>, Vec<&Trace>) =
         ran.traces.iter().partition(|t| t.said.iter().any(|s| s.name == "parent's"));
     let ([parent], [child]) = (&parents[..], &childs[..]) else { panic!("{}", ran.traces.len()) };
     assert_eq!(check_work(child), [&MAIN[..], &["instant child's last"]].concat());
-    let all: Vec<&Said> = parent.said.iter().collect();
-    assert_eq!(
-        lines(&all),
-        [
-            "task parent's",
-            "span over the fork",
-            "SpanEnd over the fork",
-            "TaskEnd ",
-            "instant parent's last status=0"
-        ]
-    );
+    assert_eq!(lines(&parent.said.iter().collect::<Vec<_>>()), PARENT);
+}
+
+/// Beside an own session the places of so many open spans are kept; the ends find theirs.
+#[test]
+fn many_open_spans_beside_a_session_of_its_own() {
+    let file = made("deep");
+    let Some(ran) = recorded_linked("deep", &["deep", file.to_str().unwrap()]) else { return };
+    let own = Trace::new(0, &fs::read(&file).unwrap());
+    fs::remove_file(&file).unwrap();
+    let [trace] = &ran.traces[..] else { panic!("{} traces", ran.traces.len()) };
+    for (trace, deep) in [(&own, 70), (trace, 64)] {
+        let begins = (0..deep).map(|i| format!("span deep more={}", 70 - i));
+        let ends = (0..deep).map(|_| "SpanEnd deep".to_owned());
+        let said: Vec<_> = trace.said.iter().collect();
+        assert_eq!(lines(&said), begins.chain(ends).collect::<Vec<_>>());
+    }
+}
+
+/// A file for a session of a program's own.
+fn made(name: &str) -> PathBuf {
+    let name = format!("{name}-{}", std::process::id());
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(name)
+}
+
+/// The binary's own session has what it waits for; a recording beside it has that once too.
+#[test]
+fn the_hooks_by_one_line_in_a_binary() {
+    let check = |trace: &Trace| {
+        let said: Vec<_> = trace.said.iter().collect();
+        assert_eq!(lines(&said), ["span by one line", "SpanEnd by one line"]);
+        let main = said[0].thread;
+        let [sleep] = trace.waits(Op::Sleep)[..] else { panic!("{:?}", trace.waits) };
+        assert_eq!((sleep.thread, sleep.object), (main, 7_000_000));
+        let [join] = trace.waits(Op::Join)[..] else { panic!("{:?}", trace.waits) };
+        let made = trace.threads.iter().find(|t| t.creator == u64::from(main)).expect("a thread");
+        // The object of a join is the thread that was joined, here the reader or the recorder's own.
+        assert_eq!(join.thread, main);
+        assert_ne!(made.number, u64::from(main));
+    };
+    let file = made("hooked");
+    let mut command = Command::new(example("hooked"));
+    command.arg(&file);
+    let own = |file: &Path| {
+        let own = Trace::new(0, &fs::read(file).unwrap());
+        fs::remove_file(file).unwrap();
+        own
+    };
+    assert!(command.output().unwrap().status.success());
+    check(&own(&file));
+    let Some(ran) = recorded::run("hooked", command, "") else { return };
+    assert!(ran.status.success(), "{} {}", ran.status, ran.stderr);
+    check(&own(&file));
+    let [trace] = &ran.traces[..] else { panic!("{} traces", ran.traces.len()) };
+    check(trace);
 }
 
 #[test]
