@@ -271,7 +271,7 @@ fn the_hooks_by_one_line_in_a_binary() {
         assert_eq!((sleep.thread, sleep.object), (main, 7_000_000));
         let [join] = trace.waits(Op::Join)[..] else { panic!("{:?}", trace.waits) };
         let made = trace.threads.iter().find(|t| t.creator == u64::from(main)).expect("a thread");
-        // The object of a join is the thread that was joined, here the reader or the recorder's own.
+        // Made by the main thread: the reader, or the thread of the own session.
         assert_eq!(join.thread, main);
         assert_ne!(made.number, u64::from(main));
     };
