@@ -50,23 +50,30 @@ fn exectrace(folder: &Path, args: &[&str]) -> (Vec<u8>, String) {
     (out.stdout, String::from_utf8_lossy(&out.stderr).into_owned())
 }
 
-#[test]
-fn it_has_a_bound_and_knows_a_lock_that_is_taken_at_many_places() {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("report");
+/// A folder with the program in it, where it can be made and recorded.
+fn made(name: &str, source: &str) -> Option<PathBuf> {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).unwrap();
-    fs::write(folder.join("long.c"), source(&folder)).unwrap();
+    let source = if source.is_empty() { self::source(&folder) } else { source.to_owned() };
+    fs::write(folder.join("long.c"), source).unwrap();
     let mut cc = Command::new("cc");
     cc.args(["-O1", "-g", "-fno-omit-frame-pointer", "-o", "long", "long.c", "-lpthread"]);
     if !cc.current_dir(&folder).status().is_ok_and(|s| s.success()) {
         println!("skipped: no C compiler");
-        return;
+        return None;
     }
     let (doctor, _) = exectrace(&folder, &["doctor", "--json"]);
     if serde_json::from_slice::<Value>(&doctor).unwrap()["good"] != true {
         println!("skipped: {}", String::from_utf8_lossy(&doctor));
-        return;
+        return None;
     }
+    Some(folder)
+}
+
+#[test]
+fn it_has_a_bound_and_knows_a_lock_that_is_taken_at_many_places() {
+    let Some(folder) = made("report", "") else { return };
     let (_, said) = exectrace(&folder, &["record", "--no-report", "-o", "a.trace", "--", "./long"]);
     let (report, _) = exectrace(&folder, &["report", "a.trace"]);
     let report = String::from_utf8(report).unwrap();
@@ -84,4 +91,22 @@ fn it_has_a_bound_and_knows_a_lock_that_is_taken_at_many_places() {
     let causes = json["causes"].as_array().unwrap();
     let whole = |c: &Value| c["where"].as_str().is_some_and(|p| p.len() > 4000);
     assert!(causes.iter().filter(|c| whole(c)).count() >= PLACES, "{causes:?}");
+}
+
+#[test]
+fn threads_without_cpus_are_what_a_report_says_first() {
+    let Some(folder) = made("report-spin", include_str!("programs/spin.c")) else { return };
+    if fs::metadata("/proc/self/schedstat").is_err() {
+        println!("skipped: this kernel does not count how long threads wait for a CPU");
+        return;
+    }
+    let (_, said) = exectrace(&folder, &["record", "--no-report", "-o", "a.trace", "--", "./long"]);
+    let (report, _) = exectrace(&folder, &["report", "a.trace"]);
+    let report = String::from_utf8(report).unwrap();
+    let first = report.lines().next().unwrap_or_default();
+    assert!(first.starts_with("There are too few CPUs: "), "{report}\n{said}");
+    // Of four that share one CPU each runs for a quarter of the time, or less on a busy machine.
+    let share = first.split("had work, ").nth(1).unwrap().split(' ').next().unwrap();
+    let share: f64 = share.parse().unwrap();
+    assert!((65.0..=100.0).contains(&share), "{first}");
 }

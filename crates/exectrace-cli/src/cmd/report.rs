@@ -433,19 +433,22 @@ impl Sums {
             return stuck;
         }
         let Some(first) = self.ranked().into_iter().find(|g| g.cause != Cause::Other) else {
-            let wall: u64 = self.threads.values().map(|t| t.wall_ns(self.end_ns)).sum();
-            if let Some(cpu) = self.sched.all() {
-                let (on, none) = (percent(cpu.running_ns, wall), percent(cpu.waiting_ns(), wall));
-                return format!(
-                    "No lock and no I/O held anything up: {on} of all time was running, {none} \
-                     waiting for a CPU."
-                );
-            }
-            let waited: u64 = self.threads.values().map(ThreadTime::waited_ns).sum();
-            let rest = percent(wall.saturating_sub(waited), wall);
-            return format!(
-                "No lock and no I/O held anything up: {rest} of all time was running or runnable."
-            );
+            let (on, none, all) = self.work();
+            let (running, waiting) = (percent(on, all), percent(none, all));
+            return match none {
+                none if none > all / 4 => format!(
+                    "There are too few CPUs: of the time in which threads had work, {waiting} was \
+                     waiting for one and {running} running. No lock and no I/O held anything up."
+                ),
+                _ => {
+                    let known = self.threads.keys().any(|t| self.is_divided(*t));
+                    let what = if known { "running" } else { "running or runnable" };
+                    format!(
+                        "No lock and no I/O held anything up: {running} of the time in which \
+                         threads had work was {what}."
+                    )
+                }
+            };
         };
         let lock = self.spread_lock(first.total_ns);
         let (groups, threads) = match &lock {
@@ -466,7 +469,7 @@ impl Sums {
             false => (all, "the time of "),
         };
         let waited: u64 = held.iter().map(|(_, ns)| ns).sum();
-        let begin = if waited < of / SMALL { self.nothing_stands_out() } else { String::new() };
+        let begin = self.before_a_wait(waited, waited < of / SMALL);
         let first = groups[0];
         let what = match (groups.len(), first.cause) {
             (2.., _) => {
@@ -515,8 +518,8 @@ impl Sums {
         (groups.len() > 1).then_some((groups, threads))
     }
 
-    /// What comes before a wait that is a small part of what the threads did.
-    fn nothing_stands_out(&self) -> String {
+    /// Of the time in which threads had work: running, waiting for a CPU, and all of it.
+    fn work(&self) -> (u64, u64, u64) {
         let (mut on, mut none, mut all) = (0, 0, 0);
         for (number, t) in &self.threads {
             let row = self.row(*number, t);
@@ -525,14 +528,31 @@ impl Sums {
             none += row.waiting_ns();
             all += row.running_ns() + row.waiting_ns() + held.iter().sum::<u64>();
         }
-        let none = match none {
-            0 => String::new(),
-            ns => format!(", {} waiting for a CPU", percent(ns, all)),
-        };
-        let on = percent(on, all);
-        format!(
-            "No wait stands out: of the time in which threads had work, {on} was running{none}. "
-        )
+        (on, none, all)
+    }
+
+    /// Whether the kernel told when a thread had a CPU, or for how long.
+    fn is_divided(&self, thread: u32) -> bool {
+        self.sched.cpu(thread).is_some() || self.sched.counted(thread).is_some()
+    }
+
+    /// What comes before the longest wait, where that is a small part of what its threads did, or
+    /// threads waited for CPUs for longer.
+    fn before_a_wait(&self, waited: u64, is_small: bool) -> String {
+        let (on, none, all) = self.work();
+        let (running, waiting) = (percent(on, all), percent(none, all));
+        let work = "of the time in which threads had work";
+        match (none, is_small) {
+            (none, _) if none > waited && none > all / 4 => format!(
+                "There are too few CPUs: {work}, {waiting} was waiting for one and {running} \
+                 running. "
+            ),
+            (0, true) => format!("No wait stands out: {work}, {running} was running. "),
+            (_, true) => format!(
+                "No wait stands out: {work}, {running} was running, {waiting} waiting for a CPU. "
+            ),
+            (_, false) => String::new(),
+        }
     }
 
     fn people(&self, file: &str, out: &mut Out) -> Result<(), Failure> {
