@@ -1,4 +1,5 @@
-//! Coverage: programs whose waits are known to go through the C library, or around it.
+//! Coverage: programs whose waits are known to go through the C library, or around it; the counts of
+//! `/proc` and the calls that strace sees, of the same run.
 
 use std::fs;
 use std::path::Path;
@@ -7,6 +8,7 @@ use std::process::Command;
 use std::process::Output;
 use std::sync::atomic::AtomicU32;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -228,4 +230,99 @@ fn doctor_names_the_calls_beforehand() {
     }
     let hooks = find(&through);
     assert_eq!((&hooks["good"], hooks.get("calls")), (&Value::Bool(true), None));
+}
+
+/// The recorded program of the next test: its threads sleep, then say what the kernel has counted
+/// for them.
+#[test]
+fn naps() {
+    if std::env::var_os(NAPS).is_none() {
+        return;
+    }
+    let nap = |naps: u32| {
+        move || {
+            (0..naps).for_each(|_| std::thread::sleep(Duration::from_micros(100)));
+            let status = fs::read_to_string("/proc/thread-self/status").unwrap();
+            let number = |name: &str| -> u64 {
+                let value = status.lines().find_map(|line| line.strip_prefix(name));
+                value.unwrap().trim().parse().unwrap()
+            };
+            println!("counted {} {} {naps}", number("Pid:"), number("voluntary_ctxt_switches:"));
+        }
+    };
+    let threads = [50, 100, 200].map(|naps| std::thread::spawn(nap(naps)));
+    threads.into_iter().for_each(|t| t.join().unwrap());
+}
+
+const NAPS: &str = "EXECTRACE_TEST_NAPS";
+
+#[test]
+fn the_traces_counts_are_those_of_proc() {
+    if !has("buffers") || !has("library") {
+        return;
+    }
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("coverage-naps");
+    fs::create_dir_all(&folder).unwrap();
+    let trace = folder.join("naps.trace");
+    let trace = trace.to_str().unwrap();
+    let own = std::env::current_exe().unwrap();
+    let mut record = Command::new(env!("CARGO_BIN_EXE_exectrace"));
+    record.args(["record", "--no-report", "-o", trace, "--"]).arg(own);
+    record.args(["--exact", "naps", "--nocapture", "--test-threads=1"]).env(NAPS, "1");
+    let out = record.output().unwrap();
+    assert!(out.status.success(), "{out:?}");
+    let report = json(&["report", "--json", trace]);
+    let threads = report["threads"].as_array().unwrap();
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    let counted = said.lines().filter_map(|line| line.split_once("counted ").map(|l| l.1));
+    let mut checked = 0;
+    for line in counted {
+        let numbers: Vec<u64> = line.split(' ').map(|n| n.parse().unwrap()).collect();
+        let [tid, switches, naps] = numbers[..] else { panic!("{line}") };
+        let thread = threads.iter().find(|t| t["tid"] == tid).unwrap();
+        let coverage = &thread["coverage"];
+        let in_trace = coverage["voluntary_switches"].as_u64().unwrap();
+        // What stands between the thread's own look and its end: the line that it prints, for
+        // which it may have to wait, and its last switches in the kernel.
+        // And before it was known to the recorder, few.
+        let before = switches.saturating_sub(20);
+        assert!((before..=switches + 100).contains(&in_trace), "{line}: {coverage}");
+        // Each nap is a wait that slept once, and a switch.
+        assert!(switches >= naps && coverage["slept"].as_u64().unwrap() >= naps, "{coverage}");
+        checked += 1;
+    }
+    assert_eq!(checked, 3, "{said}");
+}
+
+#[test]
+fn each_call_that_strace_sees_is_in_the_trace() {
+    if !has("buffers") || !has("library") {
+        return;
+    }
+    let script = format!("{}/../../ci/witness", env!("CARGO_MANIFEST_DIR"));
+    let witness = |classes: &str| {
+        let mut python = Command::new("python3");
+        python.args([&script, "--quick", "--classes", classes, "--command"]);
+        python.arg(env!("CARGO_BIN_EXE_exectrace")).output()
+    };
+    let out = match witness(SWITCHES) {
+        Ok(out) => out,
+        Err(e) => return println!("skipped: no python3: {e}"),
+    };
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    if said.contains("skipped: ") {
+        return println!("{said}");
+    }
+    assert!(out.status.success(), "{said}{out:?}");
+    // In 20 rounds a byte goes there and back; in one of them a file is written, synced and read;
+    // at the end a line is written. Both threads sleep in each round.
+    for (call, count) in [("read", 41), ("write", 42), ("sync", 1), ("sleep", 40)] {
+        let row = format!("| {call} | {count} | {count} | {count} | - |");
+        assert!(said.contains(&row), "{row}\n{said}");
+    }
+    // Whoever records locks alone misses the rest, and that is seen.
+    let out = witness("locks").unwrap();
+    let said = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert_eq!(out.status.code(), Some(1), "{said}");
+    assert!(said.contains("| read | 41 | 0 | 0 | 41 MISSED (read from through("), "{said}");
 }

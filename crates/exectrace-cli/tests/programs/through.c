@@ -8,7 +8,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#ifndef ROUNDS
 #define ROUNDS 300
+#endif
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
