@@ -1,5 +1,5 @@
-//! Coverage: programs whose waits are known to go through the C library, or around it; the counts of
-//! `/proc` and the calls that strace sees, of the same run.
+//! Coverage: programs whose waits are known to go through the C library, or around it; the counts
+//! of `/proc` and the calls that strace sees, of the same run.
 
 use std::fs;
 use std::path::Path;
