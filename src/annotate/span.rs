@@ -227,6 +227,8 @@ fn begin_at_owner(
         }
         Some((Outcome::Recorded, _)) => {}
         Some((Outcome::Lost(cause), _)) => return emit::told(by.lose(cause)),
+        // Its guard has no place to keep the owner's.
+        Some((Outcome::Nested, _)) => return emit::told(by.lose(Cause::Nested)),
         Some(_) => return Outcome::Off,
     }
     let Some(site) = owner::site(by.to, site, types) else {
