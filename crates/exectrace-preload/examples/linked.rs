@@ -74,7 +74,14 @@ fn after() {
     trace::instant!("after", n = 2);
 }
 
+/// When `main` is over.
+extern "C" fn at_exit() {
+    trace::instant!("at exit");
+}
+
 fn all() {
+    // SAFETY: a function for the life of the process.
+    unsafe { libc::atexit(at_exit) };
     let enabled = trace::is_enabled();
     println!("enabled {}", u64::from(enabled));
     let root = trace::task!("root", threads = THREADS);

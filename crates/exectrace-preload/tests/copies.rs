@@ -157,12 +157,15 @@ const MAIN: [&str; 9] = [
     "SpanEnd main",
 ];
 
+/// Said after `main`, and after the end of the own session.
+const AT_EXIT: &str = "instant at exit";
+
 #[test]
 fn all_that_a_linked_program_says_is_beside_its_waits() {
     let Some(ran) = recorded_linked("linked", &["all"]) else { return };
     assert_eq!((said(&ran, "enabled"), said(&ran, "root")), (vec![1], vec![1]));
     let [trace] = &ran.traces[..] else { panic!("{} traces", ran.traces.len()) };
-    assert_eq!(check_work(trace), MAIN);
+    assert_eq!(check_work(trace), [&MAIN[..], &[AT_EXIT]].concat());
     check_stacks(trace);
     // One sleep in each round of each worker, on the worker's own thread.
     let marks = trace.said.iter().filter(|s| s.name == "mark").map(|s| s.thread);
@@ -198,7 +201,7 @@ fn a_session_of_its_own_goes_on_beside_the_recording() {
     let [trace] = &ran.traces[..] else { panic!("{} traces", ran.traces.len()) };
     let main = check_work(trace);
     let around = ["instant before n=1", "span after", "instant after n=2", "SpanEnd after"];
-    assert_eq!(main, [&around[..1], &MAIN, &around[1..]].concat());
+    assert_eq!(main, [&around[..1], &MAIN, &around[1..], &[AT_EXIT]].concat());
     check_stacks(trace);
     assert_eq!(trace.waits(Op::Sleep).len(), THREADS * ROUNDS);
 }
@@ -234,7 +237,7 @@ fn check_fork(ran: &Ran) {
     let (parents, childs): (Vec<&Trace>, Vec<&Trace>) =
         ran.traces.iter().partition(|t| t.said.iter().any(|s| s.name == "parent's"));
     let ([parent], [child]) = (&parents[..], &childs[..]) else { panic!("{}", ran.traces.len()) };
-    assert_eq!(check_work(child), [&MAIN[..], &["instant child's last"]].concat());
+    assert_eq!(check_work(child), [&MAIN[..], &["instant child's last", AT_EXIT]].concat());
     assert_eq!(lines(&parent.said.iter().collect::<Vec<_>>()), PARENT);
 }
 
