@@ -5,8 +5,9 @@
 //! captured, the walk is given registers and the bounds of the thread's stack; it goes through the
 //! library's own frames by frame pointers, which they have, and through everything else by the
 //! rule that the tables state for each return address. A rule is worked out once, where an address
-//! is first seen, and kept in 64 bits. Code without tables (what a just-in-time compiler made) is
-//! gone through by frame pointers; the stack's flags say so.
+//! is first seen, and kept in 64 bits; frames that the last walk on the stack had are not walked
+//! again. Code without tables (what a just-in-time compiler made) is gone through by frame
+//! pointers; the stack's flags say so.
 //!
 //! 1. A walk allocates nothing, takes no lock, makes no system call, and uses under 2 KiB of stack:
 //!    it runs inside any call of the program, in signal handlers and in allocators.
@@ -14,6 +15,7 @@
 //!    tables that stay where they are while it reads; whatever stands there, it ends.
 //! 3. Modules are looked at where the program loads or drops one, never in a walk.
 
+mod last;
 mod modules;
 mod rule;
 mod rules;

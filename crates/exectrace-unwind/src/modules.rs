@@ -27,6 +27,7 @@ use trace::sys::loader::Link;
 use trace::sys::loader::Loaded;
 
 use crate::OWN;
+use crate::last;
 use crate::rule::Rule;
 use crate::rules;
 use crate::tables::Tables;
@@ -418,6 +419,7 @@ fn retire(copy: *mut Copied) {
 pub fn forget_parent() {
     READERS.store(0, Relaxed);
     LOOKING.store(0, Relaxed);
+    last::forget_parent();
 }
 
 #[cfg(test)]

@@ -76,6 +76,15 @@ const OFFSET_SHIFT: u32 = 9;
 /// Bytes of a word of the stack, of which all offsets are multiples.
 const WORD: i64 = 8;
 
+/// The words of the stack that a rule has named; 0: none, or not these alone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Read {
+    /// Where the return address stood.
+    pub returns: usize,
+    /// Where the frame pointer was saved.
+    pub saved: usize,
+}
+
 /// What a rule comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -192,12 +201,28 @@ impl Rule {
     /// - As [`Readable::word`].
     #[inline(always)]
     pub unsafe fn apply(self, r: &mut Registers, stack: &Readable, code_bits: u64) -> Outcome {
+        // SAFETY: the caller's promise.
+        unsafe { self.step(r, stack, code_bits, &mut Read::default()) }
+    }
+
+    /// [`apply`](Rule::apply), and what it has read.
+    ///
+    /// # Safety
+    /// - As [`Readable::word`].
+    #[inline(always)]
+    pub unsafe fn step(
+        self,
+        r: &mut Registers,
+        stack: &Readable,
+        code_bits: u64,
+        read: &mut Read,
+    ) -> Outcome {
         let w = self.0;
         if w & CLASS != STEP {
             return if w & CLASS == ROOT { Outcome::Root } else { Outcome::Lost };
         }
         // SAFETY: the caller's promise.
-        match unsafe { caller(w, r, stack, code_bits) } {
+        match unsafe { caller(w, r, stack, code_bits, read) } {
             Some(0) => Outcome::Root,
             Some(_) => Outcome::Caller,
             None => Outcome::Lost,
@@ -210,7 +235,13 @@ impl Rule {
 /// # Safety
 /// - As [`Readable::word`].
 #[inline(always)]
-unsafe fn caller(w: u64, r: &mut Registers, stack: &Readable, code_bits: u64) -> Option<usize> {
+unsafe fn caller(
+    w: u64,
+    r: &mut Registers,
+    stack: &Readable,
+    code_bits: u64,
+    read: &mut Read,
+) -> Option<usize> {
     let offset = ((w as u32 as i32) >> OFFSET_SHIFT) as isize * WORD as isize;
     let saved = (w >> 32) as u16 as i16 as isize * WORD as isize;
     let returns = (w >> 48) as u16 as i16 as isize * WORD as isize;
@@ -226,10 +257,14 @@ unsafe fn caller(w: u64, r: &mut Registers, stack: &Readable, code_bits: u64) ->
     let from = if w & RETURN_FROM_BASE != 0 { base } else { sp };
     // SAFETY: as above.
     let address = unsafe { stack.word(from.wrapping_add_signed(returns)) }?;
+    // A third word decides where the stack pointer itself was read; a guess may be known better.
+    let is_two = w & (LOADS | GUESS) == 0;
+    read.returns = if is_two { from.wrapping_add_signed(returns) } else { 0 };
     if w & FP_SAVED != 0 {
         let from = if w & FP_FROM_BASE != 0 { base } else { sp };
+        read.saved = from.wrapping_add_signed(saved);
         // SAFETY: as above.
-        r.fp = unsafe { stack.word(from.wrapping_add_signed(saved)) }?;
+        r.fp = unsafe { stack.word(read.saved) }?;
     } else if w & FP_GONE != 0 {
         r.fp = 0;
     }
