@@ -51,6 +51,7 @@ static TABLE: Table = Table {
     site: keep_site,
     event,
     span_begin,
+    span_place,
     span_end,
     task_ids,
     task_begin,
@@ -388,7 +389,7 @@ fn answer(outcome: Outcome) -> u64 {
         Outcome::Recorded => Answer::Recorded(0),
         Outcome::Nested => Answer::Nested,
         Outcome::Lost(cause) => Answer::Lost(cause),
-        Outcome::Off | Outcome::Delegated(_) => Answer::Off,
+        Outcome::Off | Outcome::Delegated => Answer::Off,
     };
     answer.to_word()
 }
@@ -414,6 +415,10 @@ unsafe extern "C" fn span_begin(site: *const c_void, event: &Event) -> u64 {
         Outcome::Recorded => Answer::Recorded(place).to_word(),
         other => answer(other),
     }
+}
+
+extern "C" fn span_place() -> u32 {
+    Span::innermost()
 }
 
 extern "C" fn span_end(session: u32, place: u32) -> u64 {

@@ -62,8 +62,8 @@ pub enum Outcome {
     Nested,
     /// It is counted as lost.
     Lost(Cause),
-    /// The copy that owns the recording has it; of a span with its place there.
-    Delegated(u32),
+    /// The copy that owns the recording has it, and no session of this copy's own.
+    Delegated,
 }
 
 /// Bytes that may be written beyond an event's end, since fields are stored as whole words.

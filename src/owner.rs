@@ -99,6 +99,8 @@ pub struct Table {
     pub event: unsafe extern "C" fn(*const c_void, &Event) -> u64,
     /// Begins a span; the answer has its place.
     pub span_begin: unsafe extern "C" fn(*const c_void, &Event) -> u64,
+    /// The place of the calling thread's innermost span.
+    pub span_place: extern "C" fn() -> u32,
     /// Ends the span of this session at this place.
     pub span_end: extern "C" fn(u32, u32) -> u64,
     /// Sets so many task ids aside, gives the first; 0: none.

@@ -87,17 +87,24 @@ impl Span {
                 Span { session: local::with(|l| l.session.get()), place, _thread: PhantomData }
             }
             Outcome::Nested => Span { session: 1, place: NESTED, _thread: PhantomData },
-            Outcome::Delegated(place) => Span::delegated(place),
+            Outcome::Delegated => Span::delegated(),
             _ => Span::OFF,
         };
         (span, outcome)
     }
 
-    /// A span of the copy that owns the recording.
+    /// The innermost span that the copy which owns the recording has of this thread. Asked for,
+    /// so that nothing is kept between the event and here: a handler may begin and end a span.
     #[cold]
-    fn delegated(place: u32) -> Span {
-        let session = owner::table().map_or(0, owner::session);
-        Span { session, place: place | ELSEWHERE, _thread: PhantomData }
+    fn delegated() -> Span {
+        let Some(to) = owner::table() else { return Span::OFF };
+        let place = (to.span_place)() | ELSEWHERE;
+        Span { session: owner::session(to), place, _thread: PhantomData }
+    }
+
+    /// The place of the calling thread's innermost span.
+    pub(crate) fn innermost() -> u32 {
+        (local::with(|l| emit::standing(l).1) & !HOLES).wrapping_sub(1) & !ELSEWHERE
     }
 
     /// Its session and its place, for whom they are kept.
@@ -145,9 +152,14 @@ impl Drop for Span {
 fn end_elsewhere(session: u32, place: u32, depth: u32) -> Outcome {
     if registry::is_delegated(session) {
         let Some(to) = owner::table() else { return Outcome::Off };
-        let place = if place == NESTED { place } else { place & !ELSEWHERE };
-        let ended = (to.span_end)(session & !registry::DELEGATED, place);
+        let ended = (to.span_end)(session & !registry::DELEGATED, place & !ELSEWHERE);
         return emit::told(Answer::from_word(ended));
+    }
+    if let Some(to) = owner::table()
+        && place == NESTED
+        && owner::alone(None)
+    {
+        return emit::told(Answer::from_word((to.span_end)(session, place)));
     }
     if place == NESTED {
         // Still inside the event that it was begun in: its end goes where its begin went.
@@ -237,17 +249,17 @@ fn begin_at_owner(
     let event = emit::event(&e, by.sp);
     // SAFETY: the owner's own name for the site; the event is good until the call returns.
     let answer = Answer::from_word(unsafe { (by.to.span_begin)(site, &event) });
-    let place = match answer {
-        Answer::Recorded(place) => Some(place),
-        Answer::Nested => Some(NESTED),
-        _ => None,
-    };
-    if let Some((_, own)) = by.own
-        && let Some(elsewhere) = l.elsewhere.get(own as usize)
-    {
-        elsewhere.set(place.map_or(0, |place| place + 1));
+    let place = if let Answer::Recorded(place) = answer { place + 1 } else { 0 };
+    match by.own {
+        None if place != 0 => Outcome::Delegated,
+        None => emit::told(answer),
+        Some((_, own)) => {
+            if let Some(elsewhere) = l.elsewhere.get(own as usize) {
+                elsewhere.set(place);
+            }
+            emit::told(answer)
+        }
     }
-    place.map_or(emit::told(answer), Outcome::Delegated)
 }
 
 /// Ends at the owner the span that has this place in the own session.

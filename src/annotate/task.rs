@@ -141,7 +141,7 @@ pub fn begin_task_told<V: Values>(
     let outcome = emit::emit(Begin { site, values, id, parent, given });
     let task = match outcome {
         Outcome::Off => Task::OFF,
-        Outcome::Delegated(_) => Task { id, session: owner::table().map_or(0, owner::session) },
+        Outcome::Delegated => Task { id, session: owner::table().map_or(0, owner::session) },
         _ => Task { id, session: local::with(|l| l.session.get()) },
     };
     (task, outcome)
@@ -329,7 +329,7 @@ fn begin_at_owner(
     let answer = Answer::from_word(unsafe { (by.to.task_begin)(site, &event, id, parent) });
     match (emit::told(answer), by.own) {
         (Outcome::Off, _) => Outcome::Off,
-        (_, None) => Outcome::Delegated(0),
+        (_, None) => Outcome::Delegated,
         (done, _) => done,
     }
 }
