@@ -91,6 +91,12 @@ pub fn begin_outside(config: &Config, dir: &Path) -> Result<(), StartError> {
     Ok(())
 }
 
+/// The process is recorded no more, from here to its end: for one that may make no calls of ours
+/// any longer. What there is is drained.
+pub fn leave() {
+    registry::switch().on.store(0, Relaxed);
+}
+
 fn write_facts(m: &Mapping, plan: &Plan) {
     let (facts, clock) = (&m.front().facts, Clock::get());
     let first = clock.snapshot();

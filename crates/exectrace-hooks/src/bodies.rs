@@ -10,6 +10,7 @@ pub use crate::c11::mtx_unlock;
 pub use crate::c11::thrd_create;
 pub use crate::c11::thrd_join;
 pub use crate::calls::*;
+pub use crate::confined::prctl;
 pub use crate::files::__open_2;
 pub use crate::files::__open64_2;
 pub use crate::files::__openat_2;

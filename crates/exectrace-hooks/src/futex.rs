@@ -7,6 +7,7 @@ use std::ffi::c_long;
 use trace::block;
 use trace::encode::op::Op;
 
+use crate::confined;
 use crate::raw;
 use crate::real;
 use crate::settings;
@@ -51,6 +52,12 @@ pub unsafe fn syscall(
     if number == libc::SYS_futex && settings::wants(Classes::LOCKS) {
         // SAFETY: the caller's promise.
         return unsafe { futex([a, b, c, d, e, f]) };
+    }
+    if number == libc::SYS_seccomp {
+        confined::begins();
+    }
+    if number == libc::SYS_prctl {
+        confined::prctl_begins(a as c_int);
     }
     if !real::is_resolved() {
         // Before the lookup, which itself may get here.

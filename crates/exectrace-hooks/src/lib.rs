@@ -24,6 +24,7 @@ mod table;
 pub mod bodies;
 mod c11;
 mod calls;
+mod confined;
 mod descriptors;
 mod files;
 mod futex;
@@ -41,6 +42,7 @@ mod thread;
 mod waiters;
 mod waiting;
 
+pub use confined::is_confined;
 pub use modules::look as look_at_modules;
 pub use modules::modules_are_known;
 pub use modules::when_modules_change;

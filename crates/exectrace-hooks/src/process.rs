@@ -298,7 +298,7 @@ fn say(step: Step, pid: u32, chosen: &Chosen, reason: &str) {
     block::process(step, pid, &text[..at]);
 }
 
-fn pid() -> u32 {
+pub(crate) fn pid() -> u32 {
     // SAFETY: no arguments, cannot fail.
     unsafe { raw::system_call(libc::SYS_getpid as usize, [0; 6]) as u32 }
 }

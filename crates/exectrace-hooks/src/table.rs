@@ -93,6 +93,7 @@ macro_rules! each_hook { ($($then:tt)*) => { $($then)*! {
     fcntl "": fn(fd: c_int, command: c_int, argument: usize) -> c_int;
     fcntl64 "": fn(fd: c_int, command: c_int, argument: usize) -> c_int;
     dlclose "": fn(handle: *mut c_void) -> c_int;
+    prctl "": fn(option: c_int, a: usize, b: usize, c: usize, d: usize) -> c_int;
     fork "": fn() -> pid_t;
     execve "": fn(path: *const c_char, argv: Words, envp: Words) -> c_int;
     execv "": fn(path: *const c_char, argv: Words) -> c_int;

@@ -145,7 +145,7 @@ fn refuse(dir: &Path, reason: &str) {
 unsafe extern "C" fn begin_in_child() {
     // SAFETY: null, or leaked by `begin`.
     let Some(asked) = (unsafe { ASKED.load(Relaxed).as_ref() }) else { return };
-    if !asked.options.follow {
+    if !asked.options.follow || trace_hooks::is_confined() {
         return;
     }
     trace_hooks::forget_parent();

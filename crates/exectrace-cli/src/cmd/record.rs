@@ -232,7 +232,9 @@ fn say(options: &Options, recorded: &Recorded) {
     }
     if recorded.left > 0 {
         let left = time::counted(recorded.left as u64, "process");
-        failure::say(&format!("{left} of it run on, recorded no more; --wait stays with them"));
+        failure::say(&format!(
+            "still running, and recorded no more: {left}; --wait stays with them"
+        ));
     }
 }
 

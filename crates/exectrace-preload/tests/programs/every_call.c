@@ -13,6 +13,7 @@
 #include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/select.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
@@ -396,6 +397,7 @@ struct call {
     C(dlmopen, QUICK, none, load(dlmopen(LM_ID_BASE, "libm.so.6", RTLD_NOW)), none, none)          \
     C(dlsym, QUICK, none, dlsym(RTLD_DEFAULT, "no_such_name") == NULL, none, none)                 \
     C(dlclose, QUICK, none, load(dlopen(NULL, RTLD_NOW)), none, none)                              \
+    C(prctl, QUICK, none, prctl(PR_GET_DUMPABLE, 0, 0, 0, 0), none, none)                          \
     C(fork, QUICK, none, fork_and_end(), none, none)                                               \
     C(execve, QUICK, none, execve("/no/such", nothing_argv, nothing_argv), none, none)             \
     C(execv, QUICK, none, execv("/no/such", nothing_argv), none, none)                             \
