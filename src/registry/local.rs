@@ -180,10 +180,11 @@ impl Local {
         unsafe { self.record.get().as_ref() }
     }
 
-    /// Whether the thread has a record.
+    /// Whether the thread has a record, all of it: `attach` is through.
     #[inline]
     pub fn registered(&self) -> bool {
-        !self.record.get().is_null()
+        let busy = self.busy.get();
+        !busy.is_null() && !ptr::eq(busy, &raw const NOBODY)
     }
 
     /// Whether this flag is set.
@@ -215,8 +216,12 @@ impl Local {
         self.busy.set(&raw const record.busy);
     }
 
-    /// Parts the thread from its record.
+    /// Parts the thread from its record. A handler that comes in between is not registered, and
+    /// does not register: what it set would be undone by the rest of this.
     pub fn detach(&self) {
+        let registers = self.has(REGISTERS);
+        self.set(REGISTERS, true);
+        crate::sync::compiler_fence(crate::sync::Ordering::SeqCst);
         NOBODY.store(u64::MAX, Relaxed);
         self.busy.set(&raw const NOBODY);
         crate::sync::compiler_fence(crate::sync::Ordering::SeqCst);
@@ -225,6 +230,8 @@ impl Local {
         self.generation.set(NEVER);
         self.holds.set(0);
         self.number.set(0);
+        crate::sync::compiler_fence(crate::sync::Ordering::SeqCst);
+        self.set(REGISTERS, registers);
     }
 
     /// Whether the span at this place has ended.

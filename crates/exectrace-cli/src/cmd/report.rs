@@ -181,6 +181,25 @@ impl Released {
     }
 }
 
+/// Who released most of what was waited for here, as the end of a sentence.
+fn released_by(groups: &[&Group]) -> String {
+    let mut text = String::new();
+    let total: u64 = groups.iter().map(|g| g.total_ns).sum();
+    let mut by: BTreeMap<&str, Released> = BTreeMap::new();
+    for ((_, from), released) in groups.iter().flat_map(|g| &g.releasers) {
+        by.entry(from).or_default().add(released);
+    }
+    if let Some((from, released)) = by.into_iter().max_by_key(|(_, r)| r.ns) {
+        let (share, from) = (percent(released.ns, total), shortened(from));
+        text.push_str(&format!(", {share} of it until `{from}` released it"));
+        let did = released.meanwhile();
+        if !did.is_empty() {
+            text.push_str(&format!(", which was {did} meanwhile"));
+        }
+    }
+    text
+}
+
 /// A share with its sign.
 fn percent(part: u64, whole: u64) -> String {
     format!("{} %", time::percent(part, whole))
@@ -484,19 +503,7 @@ impl Sums {
             together(&held.iter().map(|(t, _)| t.name.as_str()).collect::<Vec<_>>()),
             if first.place.is_empty() { "unknown code".into() } else { shortened(&first.place) },
         );
-        let total: u64 = groups.iter().map(|g| g.total_ns).sum();
-        let mut by: BTreeMap<&str, Released> = BTreeMap::new();
-        for ((_, from), released) in groups.iter().flat_map(|g| &g.releasers) {
-            by.entry(from).or_default().add(released);
-        }
-        if let Some((from, released)) = by.into_iter().max_by_key(|(_, r)| r.ns) {
-            let (share, from) = (percent(released.ns, total), shortened(from));
-            text.push_str(&format!(", {share} of it until `{from}` released it"));
-            let did = released.meanwhile();
-            if !did.is_empty() {
-                text.push_str(&format!(", which was {did} meanwhile"));
-            }
-        }
+        text.push_str(&released_by(groups));
         text.push('.');
         text
     }
