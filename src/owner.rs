@@ -27,8 +27,9 @@ use crate::sync::Ordering::Acquire;
 use crate::sync::Ordering::Relaxed;
 use crate::sync::Ordering::Release;
 
-/// Of the table and of all types in it.
-pub const VERSION: u32 = 1;
+/// Of the table and of all types in it, with the table's size: a function more is another version
+/// in any case.
+pub const VERSION: u32 = 1 << 16 | size_of::<Table>() as u32;
 
 /// A text of a copy's, lent for a call.
 #[derive(Clone, Copy, Debug)]

@@ -373,8 +373,8 @@ fn a_copy_of_another_version_is_left_alone_and_named() {
         plugin("other", |bytes| {
             // The version stands behind the name, filled up to 12 bytes, and eight bytes more.
             let note = bytes.windows(10).position(|w| w == b"exectrace\0").expect("a note");
-            assert_eq!(bytes[note + 20..note + 24], 1u32.to_le_bytes());
-            bytes[note + 20] = 200;
+            assert_eq!(bytes[note + 22..note + 24], 1u16.to_le_bytes());
+            bytes[note + 22] = 200;
         }),
     );
     let Some(ran) = hosted("versions", &staying, &coming) else { return };
