@@ -146,6 +146,9 @@ pub fn warning(coverage: &Coverage, sched: &Sched) -> String {
 /// Threads of which too little is explained: number, share and what is not explained, in
 /// nanoseconds or switches; the worst first.
 pub fn poor_threads(coverage: &Coverage, sched: &Sched) -> Vec<(u64, Share)> {
+    if coverage.is_partial {
+        return Vec::new();
+    }
     let mut poor: Vec<(u64, Share)> = match sched.all() {
         Some(_) => sched
             .threads()
@@ -161,4 +164,59 @@ pub fn poor_threads(coverage: &Coverage, sched: &Sched) -> Vec<(u64, Share)> {
     };
     poor.sort_by_key(|(n, share)| (std::cmp::Reverse(share.rest()), *n));
     poor
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A second of a thread's life, blocked all the time, and so much of it in recorded waits.
+    fn second(waited_ns: u64) -> Estimate {
+        Estimate::of(&trace_decode::tables::Coverage {
+            over_ns: 1_000_000_000,
+            blocked_ns: 1_000_000_000,
+            waited_ns,
+            ..Default::default()
+        })
+    }
+
+    fn of(threads: &[u64]) -> Coverage {
+        let mut found = Coverage::default();
+        for (number, waited_ns) in threads.iter().enumerate() {
+            let one = second(*waited_ns);
+            found.all.add(&one);
+            found.threads.insert(number as u64 + 1, one);
+        }
+        found
+    }
+
+    #[test]
+    fn one_thread_in_many_is_named_and_alone_is_no_alarm() {
+        let sched = Sched::new();
+        let mut waits = vec![1_000_000_000; 20];
+        waits[6] = 10_000_000;
+        let mut found = of(&waits);
+        assert!(!is_poor(&found, &sched));
+        let share = Share { part: 10_000_000, whole: 1_000_000_000 };
+        assert_eq!(poor_threads(&found, &sched), [(7, share)]);
+        assert_eq!(found.text(), "95.1 % of 20.0 s that threads were blocked (to 5.00 ms each)");
+        // Nobody is accused of what was not to be recorded.
+        found.is_partial = true;
+        assert_eq!(poor_threads(&found, &sched), []);
+        assert!(found.text().ends_with("(not every class of waits was recorded)"));
+    }
+
+    #[test]
+    fn the_worst_thread_stands_first_and_the_report_opens_with_the_share() {
+        let sched = Sched::new();
+        let found = of(&[500_000_000, 100_000_000]);
+        assert!(is_poor(&found, &sched));
+        let numbers: Vec<u64> = poor_threads(&found, &sched).iter().map(|(n, _)| *n).collect();
+        assert_eq!(numbers, [2, 1]);
+        let warning = warning(&found, &sched);
+        assert!(
+            warning.starts_with("COVERAGE IS ONLY 30.0 %: recorded waits explain at most 30.0 %")
+        );
+        assert_eq!(Coverage::default().text(), "");
+    }
 }

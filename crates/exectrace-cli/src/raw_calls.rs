@@ -277,6 +277,12 @@ pub fn loader(bytes: &[u8]) -> Option<PathBuf> {
     Some(PathBuf::from(OsStr::from_bytes(name)))
 }
 
+/// Whether a program was made by Go's compiler, which leaves a note of that in it.
+pub fn is_go(path: &Path) -> bool {
+    let bytes = fs::read(path).unwrap_or_default();
+    object::File::parse(&*bytes).is_ok_and(|f| f.section_by_name(".go.buildinfo").is_some())
+}
+
 /// The places in the code of a program and of its libraries, where their files still are those
 /// that were loaded.
 pub fn in_session(session: &Session, debug_dirs: &[PathBuf]) -> Vec<Named> {

@@ -326,3 +326,25 @@ fn each_call_that_strace_sees_is_in_the_trace() {
     assert_eq!(out.status.code(), Some(1), "{said}");
     assert!(said.contains("| read | 41 | 0 | 0 | 41 MISSED (read from through("), "{said}");
 }
+
+/// A program without a loader, and one with the section that Go's compiler writes.
+#[test]
+fn a_static_program_is_refused_beforehand_and_go_is_known() {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("coverage-static");
+    fs::create_dir_all(&folder).unwrap();
+    let section =
+        "__attribute__((section(\".go.buildinfo\"), used)) static const char go[] = \"go\";";
+    for (name, text, is_go) in [("plain", "", false), ("go", section, true)] {
+        let (source, program) = (folder.join(format!("{name}.c")), folder.join(name));
+        fs::write(&source, format!("{text}\nvoid _start(void) {{ for (;;); }}\n")).unwrap();
+        let mut cc = Command::new(std::env::var_os("CC").unwrap_or_else(|| "cc".into()));
+        match cc.args(["-static", "-nostdlib", "-o"]).arg(&program).arg(&source).output() {
+            Ok(out) => assert!(out.status.success(), "{out:?}"),
+            Err(e) => return println!("skipped: no C compiler: {e}"),
+        }
+        let out = exectrace(&["doctor", program.to_str().unwrap()]);
+        let said = String::from_utf8_lossy(&out.stdout).into_owned();
+        assert!(said.contains("statically linked, so nothing can be preloaded"), "{said}");
+        assert_eq!(said.contains("written in Go"), is_go, "{said}");
+    }
+}

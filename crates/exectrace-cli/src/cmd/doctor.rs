@@ -12,6 +12,7 @@ use std::process::Command;
 
 use clap::Args;
 use serde_json::json;
+use trace_record::Refused;
 
 use crate::failure::Failure;
 use crate::json;
@@ -132,7 +133,13 @@ fn program_findings(program: &OsString) -> Vec<Finding> {
     let path = match trace_record::program(program) {
         Ok(path) => path,
         Err(why) => {
-            add("program", false, safe(why.to_string().as_bytes()));
+            let mut says = safe(why.to_string().as_bytes());
+            if matches!(why, Refused::Static(_)) && raw_calls::is_go(Path::new(program)) {
+                says.push_str(
+                    "; it is written in Go, whose programs enter the kernel by themselves",
+                );
+            }
+            add("program", false, says);
             return found;
         }
     };

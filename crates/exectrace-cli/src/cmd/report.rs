@@ -583,6 +583,14 @@ impl Sums {
             facts.push_str(&format!("; recorded waits explain, by estimate, {covered}"));
         }
         facts.push_str(&scheduling::facts(&self.sched, self.threads.keys().copied()));
+        // All together may be well explained, by threads that wait for those that are not.
+        let worst = coverage::poor_threads(&self.coverage, &self.sched);
+        if let Some((thread, share)) = worst.first()
+            && !coverage::is_poor(&self.coverage, &self.sched)
+        {
+            let (share, thread) = (coverage::percent(*share), self.thread_name(*thread as u32));
+            facts.push_str(&format!("; only {share} of {thread}"));
+        }
         if self.lost > 0 {
             facts.push_str(&format!("; {} lost", time::counted(self.lost, "event")));
         }
