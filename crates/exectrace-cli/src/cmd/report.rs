@@ -452,22 +452,7 @@ impl Sums {
             return stuck;
         }
         let Some(first) = self.ranked().into_iter().find(|g| g.cause != Cause::Other) else {
-            let (on, none, all) = self.work();
-            let (running, waiting) = (percent(on, all), percent(none, all));
-            return match none {
-                none if none > all / 4 => format!(
-                    "There are too few CPUs: of the time in which threads had work, {waiting} was \
-                     waiting for one and {running} running. No lock and no I/O held anything up."
-                ),
-                _ => {
-                    let known = self.threads.keys().any(|t| self.is_divided(*t));
-                    let what = if known { "running" } else { "running or runnable" };
-                    format!(
-                        "No lock and no I/O held anything up: {running} of the time in which \
-                         threads had work was {what}."
-                    )
-                }
-            };
+            return self.without_waits();
         };
         let lock = self.spread_lock(first.total_ns);
         let (groups, threads) = match &lock {
@@ -506,6 +491,26 @@ impl Sums {
         text.push_str(&released_by(groups));
         text.push('.');
         text
+    }
+
+    /// The sentence where no wait stands out.
+    fn without_waits(&self) -> String {
+        let (on, none, all) = self.work();
+        let (running, waiting) = (percent(on, all), percent(none, all));
+        match none {
+            none if none > all / 4 => format!(
+                "There are too few CPUs: of the time in which threads had work, {waiting} was \
+                 waiting for one and {running} running. No lock and no I/O held anything up."
+            ),
+            _ => {
+                let known = self.threads.keys().any(|t| self.is_divided(*t));
+                let what = if known { "running" } else { "running or runnable" };
+                format!(
+                    "No lock and no I/O held anything up: {running} of the time in which \
+                     threads had work was {what}."
+                )
+            }
+        }
     }
 
     /// A lock that is waited for at several places, together for much longer than at the worst
