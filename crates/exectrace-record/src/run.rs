@@ -101,6 +101,10 @@ pub struct Recorded {
     pub program_cpu: Option<Duration>,
 }
 
+/// A process that was just made may not have begun to record when the one that made it ends; so
+/// long is one waited for, where all are.
+const YOUNG: Duration = Duration::from_millis(100);
+
 /// A program that can be recorded, with all that this takes in place.
 #[derive(Debug)]
 pub struct Prepared {
@@ -158,7 +162,11 @@ impl Prepared {
         let took = began.elapsed();
         drains.look_now();
         drains.step();
-        while options.wait && drains.running() > 0 {
+        let mut seen = Instant::now();
+        while options.wait && seen.elapsed() < YOUNG {
+            if drains.running() > 0 {
+                seen = Instant::now();
+            }
             drains.sleep();
             drains.step();
         }

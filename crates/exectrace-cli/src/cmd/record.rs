@@ -30,7 +30,9 @@ calls by which programs wait, and another process, this one, writes the trace. C
 too, each into a file beside the first with its process number in the name.
 
 The report goes to standard error, so that the program's output stays what it is. The program's exit
-status is passed on; 128 + N where signal N ended it; 1 where it could not be recorded at all.
+status is passed on; 128 + N where signal N ended it; 1 where it could not be recorded at all. A
+signal that this command is sent is passed on too. When the program has ended, processes of it that
+still run go on unrecorded, unless --wait is given.
 
 Examples:
   exectrace record -- ./server --port 8080

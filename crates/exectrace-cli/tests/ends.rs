@@ -1,0 +1,237 @@
+//! Signals to the recording command and to the program, commands that are killed or stopped,
+//! programs that outlive what started them.
+
+use std::fs;
+use std::io::BufRead;
+use std::io::BufReader;
+use std::io::Read;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Child;
+use std::process::ChildStdout;
+use std::process::Command;
+use std::process::Stdio;
+
+use serde_json::Value;
+
+/// A folder of this test's own.
+fn folder(name: &str) -> PathBuf {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("ends-{name}"));
+    let _ = fs::remove_dir_all(&path);
+    fs::create_dir_all(&path).unwrap();
+    path
+}
+
+fn exectrace(folder: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_exectrace"));
+    command.args(args).current_dir(folder);
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Whether buffers can be made here; says so where not.
+fn can_record(folder: &Path) -> bool {
+    let doctor = exectrace(folder, &["doctor", "--json"]).output().unwrap();
+    let said: Value = serde_json::from_slice(&doctor.stdout).unwrap();
+    if said["good"] != true {
+        println!("skipped: {}", text(&doctor.stdout));
+    }
+    said["good"] == true
+}
+
+fn kill(signal: &str, pid: u32) {
+    let done = Command::new("sh").args(["-c", &format!("kill -{signal} {pid}")]).status();
+    assert!(done.unwrap().success());
+}
+
+/// A command that records a script, and the script's output.
+fn recording(folder: &Path, script: &str) -> (Child, BufReader<ChildStdout>) {
+    let args = ["record", "--no-report", "-o", "x.trace", "--", "bash", "-c", script];
+    let mut command = exectrace(folder, &args);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let out = BufReader::new(child.stdout.take().unwrap());
+    (child, out)
+}
+
+fn line(out: &mut BufReader<ChildStdout>) -> String {
+    let mut line = String::new();
+    out.read_line(&mut line).unwrap();
+    line.trim().to_owned()
+}
+
+/// It answers each signal, and ends when its input does.
+const ANSWERS: &str = "for s in INT QUIT TERM HUP USR1 USR2; do trap \"echo got $s\" $s; done
+    echo ready; read word; while [ $? -gt 128 ]; do read word; done; exit 5";
+
+#[test]
+fn signals_to_the_command_reach_the_program() {
+    let folder = folder("signals");
+    if !can_record(&folder) {
+        return;
+    }
+    let (mut child, mut out) = recording(&folder, ANSWERS);
+    assert_eq!(line(&mut out), "ready");
+    for signal in ["INT", "QUIT", "TERM", "HUP", "USR1", "USR2"] {
+        kill(signal, child.id());
+        assert_eq!(line(&mut out), format!("got {signal}"));
+    }
+    drop(child.stdin.take());
+    let mut rest = String::new();
+    out.read_to_string(&mut rest).unwrap();
+    assert_eq!((rest.as_str(), child.wait().unwrap().code()), ("", Some(5)));
+}
+
+#[test]
+fn what_was_ignored_stays_ignored() {
+    let folder = folder("ignored");
+    if !can_record(&folder) {
+        return;
+    }
+    let own = env!("CARGO_BIN_EXE_exectrace");
+    let shows = "grep SigIgn /proc/self/status";
+    let of = |script: String| {
+        let mut sh = Command::new("sh");
+        let out = sh.args(["-c", &script]).current_dir(&folder).output().unwrap();
+        assert!(out.status.success(), "{}", text(&out.stderr));
+        let mask = text(&out.stdout);
+        u64::from_str_radix(mask.trim_start_matches("SigIgn:").trim(), 16).unwrap()
+    };
+    for ignored in ["", "trap '' HUP; ", "trap '' INT QUIT USR1; "] {
+        let without = of(format!("{ignored}{shows}"));
+        let with = of(format!("{ignored}{own} record --no-report -o x.trace -- {shows}"));
+        assert_eq!(with, without, "{ignored:?}");
+    }
+}
+
+/// The program runs on, and neither it nor what it starts is recorded from then on; what was
+/// written is a trace, and the next command removes the folders of the killed one.
+#[test]
+fn a_command_that_is_killed() {
+    let folder = folder("killed");
+    if !can_record(&folder) {
+        return;
+    }
+    let script = "echo $PPID; read word; for i in 1 2 3 4 5; do sleep 0.01; done; echo done";
+    let (mut child, mut out) = recording(&folder, script);
+    let command: u32 = line(&mut out).parse().unwrap();
+    assert_eq!(command, child.id());
+    let folders = || {
+        let all = fs::read_dir("/dev/shm").unwrap().flatten();
+        let ours = all.filter(|e| {
+            let name = e.file_name().into_string().unwrap_or_default();
+            name.strip_prefix("exectrace-").is_some_and(|n| n.len() == 16)
+        });
+        ours.map(|e| e.path()).collect::<Vec<_>>()
+    };
+    // Of all such folders the one in which this command keeps its file open.
+    let links = fs::read_dir(format!("/proc/{command}/fd")).unwrap().flatten();
+    let open: Vec<PathBuf> = links.filter_map(|l| fs::read_link(l.path()).ok()).collect();
+    let own: Vec<PathBuf> =
+        folders().into_iter().filter(|f| open.iter().any(|o| o.starts_with(f))).collect();
+    assert_eq!(own.len(), 1, "{open:?}");
+    kill("KILL", command);
+    child.wait().unwrap();
+    drop(child.stdin.take());
+    assert_eq!(line(&mut out), "done");
+    let mut rest = String::new();
+    out.read_to_string(&mut rest).unwrap();
+    // Children that came later have put nothing there.
+    let left: Vec<_> = fs::read_dir(&own[0]).into_iter().flatten().flatten().collect();
+    assert!(left.iter().all(|e| e.file_name() == "owner"), "{left:?}");
+    let stat = exectrace(&folder, &["stat", "--json", "x.trace"]).output().unwrap();
+    let stat: Value = serde_json::from_slice(&stat.stdout).unwrap();
+    assert_eq!((&stat["complete"], &stat["damaged_bytes"]), (&Value::from(false), &Value::from(0)));
+    let next = ["record", "--no-report", "-o", "y.trace", "--", "true"];
+    assert!(exectrace(&folder, &next).output().unwrap().status.success());
+    assert!(!own[0].exists(), "{}", own[0].display());
+}
+
+/// The command stands still for a while, and then goes on where it was.
+#[test]
+fn a_command_that_is_stopped() {
+    let folder = folder("stopped");
+    if !can_record(&folder) {
+        return;
+    }
+    let script = "echo ready; read a; echo $a; read b; echo $b; exit 3";
+    let (mut child, mut out) = recording(&folder, script);
+    assert_eq!(line(&mut out), "ready");
+    let mut to = child.stdin.take().unwrap();
+    let mut write = |word: &str| std::io::Write::write_all(&mut to, word.as_bytes()).unwrap();
+    kill("STOP", child.id());
+    write("one\n");
+    assert_eq!(line(&mut out), "one", "the program runs meanwhile");
+    kill("CONT", child.id());
+    write("two\n");
+    assert_eq!(line(&mut out), "two");
+    assert_eq!(child.wait().unwrap().code(), Some(3));
+    let stat = exectrace(&folder, &["stat", "--json", "x.trace"]).output().unwrap();
+    let stat: Value = serde_json::from_slice(&stat.stdout).unwrap();
+    assert_eq!((&stat["complete"], &stat["lost"]), (&Value::from(true), &Value::from(0)));
+}
+
+/// Its child goes on in a session of its own, with no descriptor of the terminal's.
+#[test]
+fn a_program_that_daemonizes() {
+    let folder = folder("daemon");
+    if !can_record(&folder) {
+        return;
+    }
+    // Until the file is there.
+    let daemon = "touch up; until [ -e go ]; do sleep 0.02; done; echo alive > daemon.out";
+    let script = format!(
+        "setsid bash -c '{daemon}' < /dev/null > /dev/null 2>&1 &
+        until [ -e up ]; do sleep 0.01; done; exit 6"
+    );
+    let args = ["-o", "x.trace", "--no-report", "--", "bash", "-c", &script];
+    let out = exectrace(&folder, &[&["record"][..], &args].concat()).output().unwrap();
+    let said = text(&out.stderr);
+    assert_eq!(out.status.code(), Some(6), "{said}");
+    assert!(said.contains("still running") && said.contains("--wait stays"), "{said}");
+    assert!(!folder.join("daemon.out").exists());
+    fs::write(folder.join("go"), "").unwrap();
+    // With --wait the command stays until it has ended.
+    let args = [&["record", "--wait"][..], &args].concat();
+    let out = exectrace(&folder, &args).output().unwrap();
+    let said = text(&out.stderr);
+    assert_eq!((out.status.code(), said.contains("still running")), (Some(6), false), "{said}");
+    assert_eq!(fs::read_to_string(folder.join("daemon.out")).unwrap(), "alive\n");
+}
+
+/// It becomes itself again and again: each time is a trace of its own, in the same process.
+#[test]
+fn a_program_that_becomes_itself() {
+    let folder = folder("itself");
+    if !can_record(&folder) {
+        return;
+    }
+    let script = "[ $0 = 20 ] && exit 9; exec bash -c \"$S\" $(($0 + 1))";
+    let args = ["record", "--no-report", "-o", "x.trace", "--", "bash", "-c", "eval \"$S\"", "0"];
+    let out = exectrace(&folder, &args).env("S", script).output().unwrap();
+    assert_eq!(out.status.code(), Some(9), "{}", text(&out.stderr));
+    let traces = fs::read_dir(&folder).unwrap().count();
+    assert_eq!(traces, 21, "{}", text(&out.stderr));
+}
+
+/// As a build does: many children at once, and a trace of each.
+#[test]
+fn many_children_at_once() {
+    let folder = folder("many");
+    if !can_record(&folder) {
+        return;
+    }
+    // Each waits for a line of its own; all of them are there before the first line is.
+    let script = "mkfifo go; exec 9<>go; for i in $(seq 60); do (read word <&9; exit 3) & done
+        for i in $(seq 60); do echo >&9; done; n=0
+        for p in $(jobs -p); do wait $p; [ $? = 3 ] && n=$((n + 1)); done; echo $n; exit 2";
+    let args = ["record", "--no-report", "-o", "x.trace", "--", "bash", "-c", script];
+    let out = exectrace(&folder, &args).output().unwrap();
+    assert_eq!((text(&out.stdout).trim(), out.status.code()), ("60", Some(2)));
+    let names = fs::read_dir(&folder).unwrap().map(|e| e.unwrap().file_name());
+    let traces = names.filter(|n| n.to_string_lossy().ends_with(".trace")).count();
+    assert!(traces > 60, "{traces}: {}", text(&out.stderr));
+}
