@@ -448,9 +448,11 @@ impl Sums {
 
     /// The sentence that people want.
     fn sentence(&self) -> String {
-        if let Some(stuck) = self.stuck.sentence() {
-            return stuck;
-        }
+        self.stuck.sentence().unwrap_or_else(|| self.sentence_of_waits())
+    }
+
+    /// The same where no thread hangs.
+    fn sentence_of_waits(&self) -> String {
         let Some(first) = self.ranked().into_iter().find(|g| g.cause != Cause::Other) else {
             return self.without_waits();
         };
