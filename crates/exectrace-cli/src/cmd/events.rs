@@ -10,6 +10,8 @@ use serde::Serialize;
 use serde::Serializer;
 use serde::ser::SerializeMap;
 use trace::encode::field::Text;
+use trace::encode::op::Object;
+use trace::encode::op::Op;
 use trace::encode::schema::Class;
 use trace::encode::wire::LANE_KERNEL;
 use trace::encode::wire::LANE_MAIN;
@@ -387,12 +389,39 @@ fn pad(line: &mut String, from: usize, width: usize) {
 }
 
 /// What a line says behind the name, a space behind each word.
+/// A wait or a wake in words: the call, its object, how long it took and what came of it.
+fn push_call(line: &mut String, event: &Timed<'_>) -> bool {
+    let (op, object, began) = match event.event() {
+        Event::Wait(w) => (w.op, w.object, w.began),
+        Event::Wake(w) => (w.op, w.object, w.began),
+        _ => return false,
+    };
+    let Some(op) = Op::from_u64(op) else { return false };
+    line.push_str(op.name());
+    let _ = match op.object() {
+        Object::Address => write!(line, " of {object:#x}"),
+        Object::Nanos => write!(line, " of {}", time::duration(object)),
+        Object::None => Ok(()),
+        what => write!(line, " of {} {object}", what.name()),
+    };
+    let clock = event.session().clock();
+    let begun = clock.ns(event.ticks.saturating_sub(began));
+    let _ = write!(line, " ({}) ", time::duration(event.ts_ns.saturating_sub(begun)));
+    match event.event() {
+        Event::Wait(w) if w.error != 0 => _ = write!(line, "errno {} ", w.error),
+        Event::Wake(w) => _ = write!(line, "woke {} ", w.woken),
+        _ => {}
+    }
+    true
+}
+
 fn push_rest(line: &mut String, event: &Timed<'_>) {
     if let Some(ns) = event.duration_ns() {
         let _ = write!(line, "({}) ", time::duration(ns));
     }
+    let is_told = push_call(line, event);
     for (name, value) in event.fields() {
-        if !matches!(value, Value::Stack(_)) {
+        if !is_told && !matches!(value, Value::Stack(_)) {
             push_safe(name, line);
             line.push('=');
             value::push(line, &value, event.session(), event.tables());
