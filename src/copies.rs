@@ -485,7 +485,8 @@ fn lender() -> Option<&'static Mapping> {
 }
 
 extern "C" fn lend(index: &mut u32) -> *mut u8 {
-    let lent = lender().and_then(|m| m.pop(RESERVED).map(|i| (m, i)));
+    let obtain = |m: &'static Mapping| m.pop(RESERVED).or_else(|| m.grow(RESERVED));
+    let lent = lender().and_then(|m| obtain(m).map(|i| (m, i)));
     let Some((m, i)) = lent else { return std::ptr::null_mut() };
     *index = i;
     m.buffer(i).unwrap_or(std::ptr::null_mut())

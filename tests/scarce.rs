@@ -130,8 +130,8 @@ fn a_tmpfs_without_room_for_the_mapping() {
         if !confined::own_mounts() {
             return;
         }
-        // Room for nothing, for the front page, for some of what follows it.
-        for kib in [4, 128, 1024] {
+        // Room for nothing, for the front page, for fewer buffers than are kept back for handlers.
+        for kib in [4, 128, 256] {
             let folder = confined::tmpfs(&kib.to_string(), kib << 10);
             let config = Config::new().memory_bytes(2 << 20).mapping_dir(&folder);
             let error = config.start(std::io::sink()).unwrap_err();

@@ -33,7 +33,7 @@ struct Far {
 impl Far {
     fn lent() -> Option<Far> {
         if let Some(m) = registry::mapping()
-            && let Some(index) = m.pop(RESERVED)
+            && let Some(index) = m.pop(RESERVED).or_else(|| m.grow(RESERVED))
         {
             let at = m.buffer(index).and_then(NonNull::new)?;
             return Some(Far { of: Some(m), index, at });

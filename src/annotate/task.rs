@@ -138,6 +138,7 @@ pub fn begin_task_told<V: Values>(
     let given = parent;
     let parent = parent.unwrap_or_else(|| local::with(|l| emit::standing(l).2));
     let values = (TaskId(id), TaskId(parent), values);
+    commit_table();
     let outcome = emit::emit(Begin { site, values, id, parent, given });
     let task = match outcome {
         Outcome::Off => Task::OFF,
@@ -174,6 +175,7 @@ pub(crate) fn ids(count: u64) -> Option<u64> {
 /// Begins a task of another copy's, with an id and a parent of its own.
 pub(crate) fn begin_with<V: Values>(site: &'static Site, v: V, id: u64, parent: u64) -> Outcome {
     let values = (TaskId(id), TaskId(parent), v);
+    commit_table();
     emit::emit(Begin { site, values, id, parent, given: Some(parent) })
 }
 
@@ -331,6 +333,15 @@ fn begin_at_owner(
         (Outcome::Off, _) => Outcome::Off,
         (_, None) => Outcome::Delegated,
         (done, _) => done,
+    }
+}
+
+/// Has the table of live tasks there, outside the section. Where there is no memory for it, each
+/// task counts as lost to it.
+#[inline]
+fn commit_table() {
+    if let Some(m) = registry::mapping() {
+        let _ = m.commit_tasks();
     }
 }
 

@@ -43,7 +43,7 @@ use crate::sys;
 /// First bytes of the front page.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"XTMAP\0\0\x01");
 /// Version of the layout; whoever maps it from outside refuses another.
-pub const LAYOUT: u32 = 3;
+pub const LAYOUT: u32 = 4;
 
 /// Most threads that are registered at the same time.
 pub const RECORDS_MAX: u32 = 16_384;
@@ -144,6 +144,8 @@ pub struct Front {
     pub threads: AtomicU32,
     /// The next block of task ids.
     pub tasks: AtomicU64,
+    /// Not 0: the entries of live tasks are committed.
+    pub tasks_there: AtomicU32,
     /// Losses of threads without a record.
     pub loss: [AtomicU64; CAUSES],
 }
@@ -187,7 +189,9 @@ impl Mapping {
         let region = sys::mapping::reserve(RESERVE_BYTES, RESERVE_BYTES_MIN, dir)?;
         let file = region.path().is_some();
         let m = Mapping { base: region.base(), bytes: region.bytes(), file };
-        let done = m.populate(0, FRONT_BYTES).and_then(|()| m.populate(TASKS_AT, TASKS_BYTES));
+        // No session does with less: where there is no room for it, nothing stays in the folder.
+        let buffers = RESERVED as usize * BATCH_BYTES_MAX;
+        let done = m.populate(0, FRONT_BYTES).and_then(|()| m.populate(BUFFERS_AT, buffers));
         if let Err(e) = done {
             region.discard();
             return Err(e);
@@ -231,8 +235,11 @@ impl Mapping {
     /// Replaces all pages by fresh zero ones: in a forked child, which shares the parent's.
     pub fn renew(&self) -> io::Result<()> {
         self.forsake()?;
+        self.begin_anew()
+    }
+
+    fn begin_anew(&self) -> io::Result<()> {
         self.populate(0, FRONT_BYTES)?;
-        self.populate(TASKS_AT, TASKS_BYTES)?;
         self.stamp();
         Ok(())
     }
@@ -241,10 +248,7 @@ impl Mapping {
     pub fn renew_in(&self, dir: &Path) -> io::Result<()> {
         // SAFETY: mapping#4: the range is ours for the life of the process.
         unsafe { sys::mapping::replace_with_file(self.base, self.bytes, dir) }?;
-        self.populate(0, FRONT_BYTES)?;
-        self.populate(TASKS_AT, TASKS_BYTES)?;
-        self.stamp();
-        Ok(())
+        self.begin_anew()
     }
 
     /// Unmaps what `adopt` has mapped.
@@ -345,8 +349,27 @@ impl Mapping {
         unsafe { self.base.add(SIDES_AT + index as usize * SIDE_BYTES) }
     }
 
-    /// The entries of live tasks.
+    /// Commits the entries of live tasks, of which few programs have any. Signal-safe.
+    ///
+    /// # Errors
+    ///
+    /// Without memory.
+    #[inline]
+    pub fn commit_tasks(&self) -> io::Result<()> {
+        if self.front().tasks_there.load(Relaxed) == 0 {
+            self.populate(TASKS_AT, TASKS_BYTES)?;
+            // Release: pairs with the Acquire in `tasks`; the pages are there before it is.
+            self.front().tasks_there.store(1, Release);
+        }
+        Ok(())
+    }
+
+    /// The entries of live tasks, once they are committed.
     pub fn tasks(&self) -> &[LiveTask] {
+        // Acquire: pairs with the Release in `commit_tasks`.
+        if self.front().tasks_there.load(Acquire) == 0 {
+            return &[];
+        }
         // SAFETY: TASKS_AT lies inside the range.
         let p = unsafe { self.base.add(TASKS_AT) };
         // SAFETY: mapping#2: zeroed, committed memory, all of it atomics.

@@ -112,7 +112,8 @@ impl Config {
 
     /// Most memory that the recorder uses, in bytes: buffers and tables. At least 2 MiB.
     ///
-    /// Beside it stand 5 KiB for each thread alive at the same time, and 2 MiB for live tasks.
+    /// Beside it stand 5 KiB for each thread alive at the same time, and 2 MiB for live tasks,
+    /// from the first one on.
     pub fn memory_bytes(mut self, bytes: u64) -> Config {
         self.memory_bytes = bytes;
         self

@@ -184,7 +184,7 @@ fn start_now(
     {
         let mut shared = SHARED.lock();
         shared.forget_parent();
-        prepare_mapping(m, &plan, &mut shared, &config, &budget)?;
+        prepare_mapping(m, &plan, &mut shared, &config, &budget, FIRST_BUFFERS)?;
         let memory = shared.memory.take();
         let mut controller = Controller::new(m, plan.clone(), clock.snapshot(), memory);
         let stood = shared.kept.iter().flat_map(|kept| &kept.by).filter(|a| a.is_held(m));
@@ -258,6 +258,7 @@ fn prepare_mapping(
     shared: &mut Shared,
     config: &Config,
     budget: &config::Budget,
+    first_buffers: u32,
 ) -> Result<(), StartError> {
     let no_memory = || StartError::Memory(std::io::ErrorKind::OutOfMemory.into());
     let front = m.front();
@@ -283,7 +284,7 @@ fn prepare_mapping(
         memory.fill(plan.epoch, plan.bounds);
         memory.publish(plan.epoch);
     }
-    while front.pool.0.free() < FIRST_BUFFERS.min(plan.buffers_cap) {
+    while front.pool.0.free() < first_buffers.min(plan.buffers_cap) {
         match m.grow(0) {
             Some(index) => m.push_free(index),
             None if front.pool.0.free() >= crate::mapping::RESERVED => break,

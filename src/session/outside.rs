@@ -71,7 +71,7 @@ pub fn begin_outside(config: &Config, dir: &Path) -> Result<(), StartError> {
     let plan = super::plan(config, &budget, membarrier);
     let mut shared = SHARED.lock();
     shared.forget_parent();
-    if let Err(e) = super::prepare_mapping(m, &plan, &mut shared, config, &budget) {
+    if let Err(e) = super::prepare_mapping(m, &plan, &mut shared, config, &budget, FIRST_BUFFERS) {
         drop(shared);
         super::set_state(super::IDLE);
         return Err(e);
@@ -96,6 +96,10 @@ pub fn begin_outside(config: &Config, dir: &Path) -> Result<(), StartError> {
 pub fn leave() {
     registry::switch().on.store(0, Relaxed);
 }
+
+/// Buffers that are committed before the first event: a program that runs for a moment needs one or
+/// two, and 64 KiB take some ten microseconds.
+const FIRST_BUFFERS: u32 = 8;
 
 fn write_facts(m: &Mapping, plan: &Plan) {
     let (facts, clock) = (&m.front().facts, Clock::get());
