@@ -164,8 +164,8 @@ fn a_command_that_is_killed() {
     assert_eq!(line(&mut out), "done");
     let mut rest = String::new();
     out.read_to_string(&mut rest).unwrap();
-    // Children that came later have put nothing there, but the first, which may be so early that the
-    // killed command still has its lock.
+    // Children that came later have put nothing there, but the first, which may be so early that
+    // the killed command still has its lock.
     let left: Vec<_> = fs::read_dir(&own[0]).into_iter().flatten().flatten().collect();
     let names: Vec<_> = left.iter().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
     let pids: BTreeSet<&str> =
