@@ -12,33 +12,12 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// A folder of this test's own.
-fn folder(name: &str) -> PathBuf {
-    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("deadlock-{name}"));
-    let _ = fs::remove_dir_all(&path);
-    fs::create_dir_all(&path).unwrap();
-    path
-}
+mod recording;
 
-fn exectrace(folder: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_exectrace"));
-    command.args(args).current_dir(folder);
-    command
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// Whether buffers can be made here; says so where not.
-fn can_record(folder: &Path) -> bool {
-    let doctor = exectrace(folder, &["doctor", "--json"]).output().unwrap();
-    let said: Value = serde_json::from_slice(&doctor.stdout).unwrap();
-    if said["good"] != true {
-        println!("skipped: {}", text(&doctor.stdout));
-    }
-    said["good"] == true
-}
+use recording::can_record;
+use recording::exectrace;
+use recording::folder;
+use recording::text;
 
 fn source(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs").join(name)
@@ -101,7 +80,7 @@ fn without_times(line: &str) -> String {
 
 #[test]
 fn mutexes_that_name_their_holders() {
-    let folder = folder("known");
+    let folder = folder("deadlock-known");
     if !can_record(&folder) {
         return;
     }
@@ -152,7 +131,7 @@ fn mutexes_that_name_their_holders() {
 
 #[test]
 fn mutexes_that_do_not() {
-    let folder = folder("unknown");
+    let folder = folder("deadlock-unknown");
     if !can_record(&folder) {
         return;
     }

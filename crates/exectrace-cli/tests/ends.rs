@@ -17,36 +17,19 @@ use std::sync::PoisonError;
 
 use serde_json::Value;
 
+mod recording;
+
+use recording::can_record;
+use recording::exectrace;
+use recording::text;
+
 /// A folder of this test's own.
 fn folder(name: &str) -> (PathBuf, MutexGuard<'static, ()>) {
     // One after the other: each command sweeps the folders of killed ones, and holds their locks
     // for that moment.
     static ALONE: Mutex<()> = Mutex::new(());
     let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("ends-{name}"));
-    let _ = fs::remove_dir_all(&path);
-    fs::create_dir_all(&path).unwrap();
-    (path, alone)
-}
-
-fn exectrace(folder: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_exectrace"));
-    command.args(args).current_dir(folder);
-    command
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// Whether buffers can be made here; says so where not.
-fn can_record(folder: &Path) -> bool {
-    let doctor = exectrace(folder, &["doctor", "--json"]).output().unwrap();
-    let said: Value = serde_json::from_slice(&doctor.stdout).unwrap();
-    if said["good"] != true {
-        println!("skipped: {}", text(&doctor.stdout));
-    }
-    said["good"] == true
+    (recording::folder(&format!("ends-{name}")), alone)
 }
 
 fn kill(signal: &str, pid: u32) {

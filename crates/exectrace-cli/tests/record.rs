@@ -3,43 +3,20 @@
 
 use std::fs;
 use std::path::Path;
-use std::path::PathBuf;
 use std::process::Command;
-use std::process::Output;
 
 use serde_json::Value;
 
-/// A folder of this test's own.
-fn folder(name: &str) -> PathBuf {
-    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("record-{name}"));
-    let _ = fs::remove_dir_all(&path);
-    fs::create_dir_all(&path).unwrap();
-    path
-}
+mod recording;
 
-fn exectrace(folder: &Path, args: &[&str]) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_exectrace"));
-    command.args(args).current_dir(folder).output().unwrap()
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// Whether buffers can be made here; says so where not.
-fn can_record(folder: &Path) -> bool {
-    let doctor = exectrace(folder, &["doctor", "--json"]);
-    let said: Value = serde_json::from_slice(&doctor.stdout).unwrap();
-    let good = said["good"] == true;
-    if !good {
-        println!("skipped: {}", text(&doctor.stdout));
-    }
-    good
-}
+use recording::can_record;
+use recording::exectrace;
+use recording::folder;
+use recording::text;
 
 #[test]
 fn output_and_status_are_the_programs() {
-    let folder = folder("status");
+    let folder = folder("record-status");
     if !can_record(&folder) {
         return;
     }
@@ -64,18 +41,18 @@ fn output_and_status_are_the_programs() {
     let killed = plain(&["sh", "-c", "kill -9 $$"], true);
     assert_eq!(killed.status.code(), Some(128 + 9));
     assert!(text(&killed.stderr).contains("signal 9"));
-    let stat = exectrace(&folder, &["stat", "--json", "sh.trace"]);
+    let stat = exectrace(&folder, &["stat", "--json", "sh.trace"]).output().unwrap();
     let stat: Value = serde_json::from_slice(&stat.stdout).unwrap();
     assert_eq!((&stat["complete"], &stat["lost"]), (&Value::Bool(true), &Value::from(0)));
 }
 
 #[test]
 fn the_environment_is_the_programs_own() {
-    let folder = folder("environment");
+    let folder = folder("record-environment");
     if !can_record(&folder) {
         return;
     }
-    let out = exectrace(&folder, &["record", "--no-report", "--", "env"]);
+    let out = exectrace(&folder, &["record", "--no-report", "--", "env"]).output().unwrap();
     let own = text(&out.stdout);
     assert!(own.contains("PATH="), "{own}");
     assert!(!own.contains("EXECTRACE_PRELOAD") && !own.contains("LD_PRELOAD"), "{own}");
@@ -84,7 +61,7 @@ fn the_environment_is_the_programs_own() {
 /// Of the signals that are passed on to the program, those that it ignores.
 #[test]
 fn ignored_signals_stay_ignored() {
-    let folder = folder("ignored");
+    let folder = folder("record-ignored");
     if !can_record(&folder) {
         return;
     }
@@ -105,9 +82,9 @@ fn ignored_signals_stay_ignored() {
 
 #[test]
 fn refusals_are_said_before_anything_runs() {
-    let folder = folder("refusals");
+    let folder = folder("record-refusals");
     let refused = |args: &[&str], why: &str| {
-        let out = exectrace(&folder, &[&["record"], args].concat());
+        let out = exectrace(&folder, &[&["record"], args].concat()).output().unwrap();
         assert_eq!(out.status.code(), Some(1), "{args:?}");
         assert!(text(&out.stderr).contains(why), "{args:?}: {}", text(&out.stderr));
         assert!(out.stdout.is_empty());
@@ -124,16 +101,16 @@ fn refusals_are_said_before_anything_runs() {
 
 #[test]
 fn the_planted_lock_is_found() {
-    let folder = folder("demo");
+    let folder = folder("record-demo");
     if !can_record(&folder) {
         return;
     }
-    let out = exectrace(&folder, &["demo"]);
+    let out = exectrace(&folder, &["demo"]).output().unwrap();
     assert!(out.status.success(), "{}", text(&out.stderr));
     let said = text(&out.stderr);
     assert!(said.contains("waiting for the mutex"), "{said}");
     assert!(said.len() < 8 << 10, "an answer fits");
-    let report = exectrace(&folder, &["report", "--json", "demo.trace"]);
+    let report = exectrace(&folder, &["report", "--json", "demo.trace"]).output().unwrap();
     assert!(report.status.success(), "{}", text(&report.stderr));
     let report: Value = serde_json::from_slice(&report.stdout).unwrap();
     let first = &report["causes"][0];
@@ -158,7 +135,7 @@ fn the_planted_lock_is_found() {
     // Each thread is one, also while it wakes the one that waits for its end.
     assert_eq!(report["threads"].as_array().unwrap().len(), 6, "{}", report["threads"]);
     // Every worker waited, and of each wait the pieces make up the whole.
-    let waits = exectrace(&folder, &["waits", "--json", "demo.trace"]);
+    let waits = exectrace(&folder, &["waits", "--json", "demo.trace"]).output().unwrap();
     let mut checked = 0;
     for line in text(&waits.stdout).lines() {
         let wait: Value = serde_json::from_str(line).unwrap();
@@ -175,7 +152,7 @@ fn the_planted_lock_is_found() {
 
 #[test]
 fn code_without_frame_pointers_has_whole_stacks() {
-    let folder = folder("deep");
+    let folder = folder("record-deep");
     if !can_record(&folder) {
         return;
     }
@@ -190,9 +167,11 @@ fn code_without_frame_pointers_has_whole_stacks() {
             return;
         }
     }
-    let out = exectrace(&folder, &["record", "--no-report", "-o", "deep.trace", "--", "./deep"]);
+    let out = exectrace(&folder, &["record", "--no-report", "-o", "deep.trace", "--", "./deep"])
+        .output()
+        .unwrap();
     assert_eq!(out.status.code(), Some(3), "{}", text(&out.stderr));
-    let waits = exectrace(&folder, &["waits", "deep.trace", "--json"]);
+    let waits = exectrace(&folder, &["waits", "deep.trace", "--json"]).output().unwrap();
     let waits: Vec<Value> =
         text(&waits.stdout).lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     let mut waits: Vec<&Value> = waits.iter().filter(|w| w["kind"] == "condvar wait").collect();
@@ -219,7 +198,7 @@ fn code_without_frame_pointers_has_whole_stacks() {
 /// not that they wait for work; built as release builds are, without frame pointers.
 #[test]
 fn idle_workers_are_no_news() {
-    let folder = folder("pool");
+    let folder = folder("record-pool");
     if !can_record(&folder) {
         return;
     }
@@ -231,11 +210,11 @@ fn idle_workers_are_no_news() {
         .output()
         .unwrap();
     assert!(built.status.success(), "{}", text(&built.stderr));
-    let out = exectrace(&folder, &["record", "--no-report", "--", "./pool"]);
+    let out = exectrace(&folder, &["record", "--no-report", "--", "./pool"]).output().unwrap();
     assert!(out.status.success(), "{}", text(&out.stderr));
     let sum: u32 = (0..100).map(|round| round * 4).sum();
     assert_eq!(text(&out.stdout).trim(), sum.to_string());
-    let report = exectrace(&folder, &["report", "--json", "pool.trace"]);
+    let report = exectrace(&folder, &["report", "--json", "pool.trace"]).output().unwrap();
     let report: Value = serde_json::from_slice(&report.stdout).unwrap();
     let causes = report["causes"].as_array().unwrap();
     let (first, place) = (&causes[0], |c: &Value| c["where"].as_str().unwrap().to_owned());
@@ -257,21 +236,21 @@ fn idle_workers_are_no_news() {
 /// Who records a wrapper asks about the program that it starts.
 #[test]
 fn the_report_is_of_the_program_behind_a_wrapper() {
-    let folder = folder("wrapper");
+    let folder = folder("record-wrapper");
     if !can_record(&folder) {
         return;
     }
     let command = env!("CARGO_BIN_EXE_exectrace");
     let script = "sh -c true; sh -c true; exec \"$0\" demo --run";
     let args = ["record", "-o", "w.trace", "--", "sh", "-c", script, command];
-    let said = text(&exectrace(&folder, &args).stderr);
+    let said = text(&exectrace(&folder, &args).output().unwrap().stderr);
     let most = said.lines().find_map(|l| l.split_once("with the most events, ")).unwrap().1;
     let most = most.trim_end_matches(':');
-    let stat = exectrace(&folder, &["stat", "--json", most]);
+    let stat = exectrace(&folder, &["stat", "--json", most]).output().unwrap();
     let stat: Value = serde_json::from_slice(&stat.stdout).unwrap();
     assert!(stat["program"].as_str().is_some_and(|p| p.contains("exectrace")), "{stat}");
     // The shell was this process first: its trace has the plain name.
-    let first = exectrace(&folder, &["stat", "--json", "w.trace"]);
+    let first = exectrace(&folder, &["stat", "--json", "w.trace"]).output().unwrap();
     let first: Value = serde_json::from_slice(&first.stdout).unwrap();
     assert_eq!(first["pid"], stat["pid"]);
     assert!(!first["program"].as_str().unwrap().contains("exectrace"), "{first}");

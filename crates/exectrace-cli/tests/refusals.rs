@@ -9,33 +9,17 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// A folder of this test's own.
-fn folder(name: &str) -> PathBuf {
-    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("refusals-{name}"));
-    let _ = fs::remove_dir_all(&path);
-    fs::create_dir_all(&path).unwrap();
-    path
-}
+mod recording;
+
+use recording::can_record;
+use recording::exectrace;
+use recording::folder;
+use recording::text;
 
 fn record(folder: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_exectrace"));
-    command.arg("record").args(args).current_dir(folder);
+    let mut command = exectrace(folder, &["record"]);
+    command.args(args);
     command
-}
-
-fn text(bytes: &[u8]) -> String {
-    String::from_utf8_lossy(bytes).into_owned()
-}
-
-/// Whether buffers can be made here; says so where not.
-fn can_record() -> bool {
-    let mut doctor = Command::new(env!("CARGO_BIN_EXE_exectrace"));
-    let doctor = doctor.args(["doctor", "--json"]).output().unwrap();
-    let said: Value = serde_json::from_slice(&doctor.stdout).unwrap();
-    if said["good"] != true {
-        println!("skipped: {}", text(&doctor.stdout));
-    }
-    said["good"] == true
 }
 
 /// Nothing ran, and one line has all of these words.
@@ -69,7 +53,7 @@ fn compiled(folder: &Path, name: &str, flags: &[&str]) -> Option<PathBuf> {
 
 #[test]
 fn programs_that_cannot_be_recorded() {
-    let folder = folder("programs");
+    let folder = folder("refusals-programs");
     let own = fs::read(std::env::current_exe().unwrap()).unwrap();
     let make = |name: &str, bytes: &[u8], mode: u32| {
         fs::write(folder.join(name), bytes).unwrap();
@@ -106,7 +90,7 @@ fn programs_that_cannot_be_recorded() {
 
 #[test]
 fn outputs_that_cannot_be_written() {
-    let folder = folder("outputs");
+    let folder = folder("refusals-outputs");
     fs::write(folder.join("precious"), "not a trace").unwrap();
     for (output, words) in [
         ("no/such/folder/x", &["no/such/folder/x", "No such file", "-o"][..]),
@@ -120,7 +104,7 @@ fn outputs_that_cannot_be_written() {
 
 #[test]
 fn a_library_that_is_damaged() {
-    let folder = folder("library");
+    let folder = folder("refusals-library");
     let own = fs::read(std::env::current_exe().unwrap()).unwrap();
     for (bytes, word) in [
         (&own[..own.len() / 2], "damaged"),
@@ -140,8 +124,8 @@ fn a_library_that_is_damaged() {
 
 #[test]
 fn where_there_is_no_place_for_temporary_files_another_one_is_found() {
-    let folder = folder("places");
-    if !can_record() {
+    let folder = folder("refusals-places");
+    if !can_record(&folder) {
         return;
     }
     let mut command =
@@ -153,8 +137,8 @@ fn where_there_is_no_place_for_temporary_files_another_one_is_found() {
 
 #[test]
 fn a_command_that_is_recorded_itself() {
-    let folder = folder("nested");
-    if !can_record() {
+    let folder = folder("refusals-nested");
+    if !can_record(&folder) {
         return;
     }
     let own = env!("CARGO_BIN_EXE_exectrace");
@@ -175,8 +159,8 @@ fn a_command_that_is_recorded_itself() {
 
 #[test]
 fn a_device_without_room() {
-    let folder = folder("full");
-    if !can_record() {
+    let folder = folder("refusals-full");
+    if !can_record(&folder) {
         return;
     }
     let args = ["-o", "/dev/full", "--", "sh", "-c", "echo ran; exit 3"];
@@ -190,8 +174,8 @@ fn a_device_without_room() {
 
 #[test]
 fn a_file_that_reaches_its_limit_half_way() {
-    let folder = folder("limit");
-    if !can_record() || compiled(&folder, "limit.c", &[]).is_none() {
+    let folder = folder("refusals-limit");
+    if !can_record(&folder) || compiled(&folder, "limit.c", &[]).is_none() {
         return;
     }
     let out = record(&folder, &["-o", "x.trace", "--", "./limit"]).output().unwrap();
@@ -212,8 +196,8 @@ fn a_file_that_reaches_its_limit_half_way() {
 
 #[test]
 fn a_program_whose_files_may_not_grow_runs_unrecorded() {
-    let folder = folder("small");
-    if !can_record() {
+    let folder = folder("refusals-small");
+    if !can_record(&folder) {
         return;
     }
     let script = "ulimit -f 1; exec sh -c 'echo ran; exit 3'";
