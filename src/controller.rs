@@ -506,24 +506,30 @@ impl Controller {
         if page.count == 0 {
             return;
         }
-        let header = Header {
+        let header =
+            Header { sequence: self.sequence, count: page.count, flags, ..self.header(kind, 0) };
+        self.sequence = self.sequence.wrapping_add(1);
+        self.push_bytes(header, &page.body, 0);
+    }
+
+    /// The header of an empty batch of now, of no thread.
+    fn header(&self, kind: BatchKind, lane: u8) -> Header {
+        Header {
             length: 0,
             kind: kind as u8,
-            lane: 0,
+            lane,
             version: wire::VERSION,
             crc: 0,
             session: self.plan.session,
             epoch: self.epoch,
             generation: self.generation,
             thread: 0,
-            sequence: self.sequence,
+            sequence: 0,
             first_ticks: 0,
             last_ticks: 0,
-            count: page.count,
-            flags,
-        };
-        self.sequence = self.sequence.wrapping_add(1);
-        self.push_bytes(header, &page.body, 0);
+            count: 0,
+            flags: 0,
+        }
     }
 
     fn push_bytes(&mut self, mut header: Header, body: &[u8], events: u32) {
@@ -584,11 +590,6 @@ impl Controller {
         let late = if generation <= self.ended_generation { wire::FLAG_LATE } else { 0 };
         let header = Header {
             length: len as u32,
-            kind: BatchKind::Events as u8,
-            lane: head.lane.load(Relaxed) as u8,
-            version: wire::VERSION,
-            crc: 0,
-            session: self.plan.session,
             epoch: head.epoch.load(Relaxed),
             generation,
             thread: head.thread.load(Relaxed),
@@ -597,6 +598,7 @@ impl Controller {
             last_ticks: head.last_ticks.load(Relaxed),
             count: (word >> 32) as u32,
             flags: flags | late,
+            ..self.header(BatchKind::Events, head.lane.load(Relaxed) as u8)
         };
         (header, len)
     }
@@ -847,20 +849,13 @@ impl Controller {
         self.flush_definitions();
         for b in batches {
             let header = Header {
-                length: 0,
-                kind: BatchKind::Events as u8,
-                lane: wire::LANE_KERNEL,
-                version: wire::VERSION,
-                crc: 0,
-                session: self.plan.session,
                 epoch: self.epoch,
-                generation: self.generation,
                 thread: b.thread,
                 sequence: b.sequence,
                 first_ticks: b.first,
                 last_ticks: b.last,
                 count: b.count,
-                flags: 0,
+                ..self.header(BatchKind::Events, wire::LANE_KERNEL)
             };
             self.push_bytes(header, &b.body, b.count);
         }
@@ -1110,20 +1105,13 @@ impl Controller {
         let sequence = r.sequence[1].load(Relaxed);
         r.sequence[1].store(sequence.wrapping_add(1), Relaxed);
         let header = Header {
-            length: 0,
-            kind: BatchKind::Events as u8,
-            lane: wire::LANE_SIDE,
-            version: wire::VERSION,
-            crc: 0,
-            session: self.plan.session,
             epoch: page.epoch,
-            generation: self.generation,
             thread: r.thread.load(Relaxed),
             sequence,
             first_ticks: page.first,
             last_ticks: page.last,
             count: page.count,
-            flags: 0,
+            ..self.header(BatchKind::Events, wire::LANE_SIDE)
         };
         self.push_bytes(header, &page.body, page.count);
     }

@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+#include "soon.h"
 
 #define APART __attribute__((noinline, noclone, noipa))
 
@@ -39,11 +39,7 @@ static volatile int which, sink;
 
 /* Nobody signals: it waits for a millisecond. */
 APART long level_00(long n) {
-    struct timespec t;
-    clock_gettime(CLOCK_REALTIME, &t);
-    t.tv_nsec += 1000000;
-    if (t.tv_nsec >= 1000000000)
-        t.tv_nsec -= 1000000000, t.tv_sec++;
+    struct timespec t = soon();
     pthread_mutex_lock(&mutex);
     int r = pthread_cond_timedwait(&cond[which], &mutex, &t);
     pthread_mutex_unlock(&mutex);

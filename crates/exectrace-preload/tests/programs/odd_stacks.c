@@ -10,9 +10,9 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <ucontext.h>
 #include <unistd.h>
+#include "soon.h"
 
 #define APART __attribute__((noinline, noclone, noipa))
 
@@ -21,11 +21,7 @@ static pthread_cond_t cond[5];
 static volatile int which, sink;
 
 APART void waits(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_REALTIME, &t);
-    t.tv_nsec += 1000000;
-    if (t.tv_nsec >= 1000000000)
-        t.tv_nsec -= 1000000000, t.tv_sec++;
+    struct timespec t = soon();
     pthread_mutex_lock(&mutex);
     sink += pthread_cond_timedwait(&cond[which], &mutex, &t);
     pthread_mutex_unlock(&mutex);
