@@ -333,6 +333,7 @@ impl<'a> Lent<'a> {
     }
 }
 
+// SAFETY of callers: as `Table::site` says.
 unsafe extern "C" fn keep_site(told: &Told) -> *mut c_void {
     // SAFETY: lent for this call, as the table says.
     let lent = unsafe { Lent::new(told) };
@@ -366,6 +367,7 @@ impl Values for Fields<'_> {
         self.event.len_max
     }
 
+    // SAFETY of callers: as `Values::put` says.
     unsafe fn put(&self, p: *mut u8) -> *mut u8 {
         // SAFETY: the caller has checked room; the copy's function is lent for this call.
         unsafe { (self.event.put)(self.event.of, p) }
@@ -394,6 +396,7 @@ fn answer(outcome: Outcome) -> u64 {
     answer.to_word()
 }
 
+// SAFETY of callers: as `Table::event` says.
 unsafe extern "C" fn event(site: *const c_void, event: &Event) -> u64 {
     if !registry::has_session() {
         return Answer::Off.to_word();
@@ -403,6 +406,7 @@ unsafe extern "C" fn event(site: *const c_void, event: &Event) -> u64 {
     answer(mark(site, fields))
 }
 
+// SAFETY of callers: as `Table::span_begin` says.
 unsafe extern "C" fn span_begin(site: *const c_void, event: &Event) -> u64 {
     if !registry::has_session() {
         return Answer::Off.to_word();
@@ -432,6 +436,7 @@ extern "C" fn task_ids(count: u64) -> u64 {
     ids.unwrap_or(0)
 }
 
+// SAFETY of callers: as `Table::task_begin` says.
 unsafe extern "C" fn task_begin(site: *const c_void, event: &Event, id: u64, parent: u64) -> u64 {
     if !registry::has_session() {
         return Answer::Off.to_word();
@@ -460,6 +465,7 @@ extern "C" fn lose(cause: u32) -> u64 {
     }
 }
 
+// SAFETY of callers: as `Table::runs` says.
 unsafe extern "C" fn runs(name: Text) {
     // SAFETY: lent for this call, as the table says.
     let name = unsafe { text(name) };

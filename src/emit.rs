@@ -332,8 +332,11 @@ fn hand(l: &Local, e: &dyn Emission, by: &Hand) -> Outcome {
 
 /// An event as the owner takes it. `e` lives as long as what is made of it.
 pub fn event(e: &&dyn Emission, sp: usize) -> owner::Event {
+    /// # Safety
+    ///
+    /// - Both as `owner::Event::put` says; `of` is the reference below.
     unsafe extern "C" fn put(of: *const c_void, p: *mut u8) -> *mut u8 {
-        // SAFETY: `of` is the reference below.
+        // SAFETY: the caller's promise.
         let e = unsafe { *of.cast::<&dyn Emission>() };
         // SAFETY: the owner has checked room for `len_max` bytes and eight more.
         unsafe { e.put(p) }
@@ -1048,7 +1051,7 @@ const ROUNDS: &[u32] =
 /// theirs called after it, and std's wakes whoever joins a scoped thread. A preloaded recorder does
 /// so in the third: one that the program itself is linked with hands over its buffers in the
 /// second, and wakes its reader. glibc has four.
-pub unsafe extern "C" fn thread_exits(value: *mut c_void) {
+pub extern "C" fn thread_exits(value: *mut c_void) {
     local::with(|l| {
         let (Some(m), Some(r)) = (registry::mapping(), l.record()) else { return };
         if registry::is_forked_child() || registry::is_vfork_child(m) {

@@ -81,6 +81,7 @@ pub struct Event {
     /// Most bytes that `put` writes.
     pub len_max: usize,
     /// Writes the fields at a place with so much room and eight bytes more; gives the end.
+    // SAFETY of callers: `of` while it is lent, and a place with that room.
     pub put: unsafe extern "C" fn(*const c_void, *mut u8) -> *mut u8,
     /// What `put` is called with.
     pub of: *const c_void,
@@ -95,10 +96,13 @@ pub struct Table {
     /// Ordinal of the owner's session.
     pub session: AtomicU32,
     /// The owner's name for a site, which holds for the life of the process; null: no room.
+    // SAFETY of callers: what is told of stays for the call.
     pub site: unsafe extern "C" fn(&Told) -> *mut c_void,
     /// An instant, a counter or a log of a site.
+    // SAFETY of callers: a name that `site` gave; an event that is lent for the call.
     pub event: unsafe extern "C" fn(*const c_void, &Event) -> u64,
     /// Begins a span; the answer has its place.
+    // SAFETY of callers: as for `event`.
     pub span_begin: unsafe extern "C" fn(*const c_void, &Event) -> u64,
     /// The place of the calling thread's innermost span.
     pub span_place: extern "C" fn() -> u32,
@@ -107,6 +111,7 @@ pub struct Table {
     /// Sets so many task ids aside, gives the first; 0: none.
     pub task_ids: extern "C" fn(u64) -> u64,
     /// Begins a task with this id and this parent, whose fields follow.
+    // SAFETY of callers: as for `event`.
     pub task_begin: unsafe extern "C" fn(*const c_void, &Event, u64, u64) -> u64,
     /// Ends a task of this session.
     pub task_end: extern "C" fn(u32, u64) -> u64,
@@ -117,6 +122,7 @@ pub struct Table {
     /// Counts an event that is lost for this cause.
     pub lose: extern "C" fn(u32) -> u64,
     /// The calling thread runs the function of this name.
+    // SAFETY of callers: a text that is lent for the call.
     pub runs: unsafe extern "C" fn(Text),
     /// Lends 64 KiB of memory and gives its number; null: there is none.
     pub lend: extern "C" fn(&mut u32) -> *mut u8,
@@ -166,6 +172,7 @@ impl Answer {
 #[repr(C)]
 pub struct Object {
     /// Gives the copy its owner; gives how many task ids the copy has given out. Takes no lock.
+    // SAFETY of callers: a table of the version that the note says.
     pub take: unsafe extern "C" fn(&'static Table) -> u64,
     table: AtomicPtr<Table>,
 }
@@ -201,6 +208,7 @@ std::arch::global_asm!(
     version = const VERSION,
 );
 
+// SAFETY: the object above, of this type: written by the loader, and then through its atomic.
 #[cfg(not(miri))]
 unsafe extern "C" {
     #[link_name = "exectrace_copy"]

@@ -300,6 +300,7 @@ impl<V: Values> Emission for Own<V> {
         None
     }
 
+    // SAFETY of callers: as `Emission::put` says.
     unsafe fn put(&self, p: *mut u8) -> *mut u8 {
         // SAFETY: the caller's duty is the same.
         unsafe { self.0.put(p) }

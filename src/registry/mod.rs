@@ -158,7 +158,7 @@ pub fn arm() {
 /// `exits` is called on each registered thread as it ends.
 pub fn prepare(
     dir: Option<&Path>,
-    exits: unsafe extern "C" fn(*mut c_void),
+    exits: extern "C" fn(*mut c_void),
 ) -> Result<&'static Mapping, Prepare> {
     let m = match made() {
         Some(made) => {
@@ -202,7 +202,7 @@ fn keep_task_ids(m: &Mapping) {
 
 /// In a forked child: lets go of the parent's pages, so that the tail of an event that the fork
 /// interrupted cannot reach them, and is off also where the kernel does not wipe.
-unsafe extern "C" fn child_after_fork() {
+extern "C" fn child_after_fork() {
     loader::after_fork_in_child();
     let s = &SWITCH;
     for word in [&s.on, &s.canary, &s.state, &s.lock, &s.reading, &s.asked] {

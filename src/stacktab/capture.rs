@@ -85,6 +85,10 @@ pub struct Part {
 /// place for return addresses.
 ///
 /// It MUST be async-signal-safe, and read nothing of the stack but that part.
+///
+/// # Safety
+///
+/// - The part is memory of the calling thread's own stack, and stays for the call.
 pub type Unwind = unsafe fn(&Part, &mut [MaybeUninit<u64>]) -> Unwound;
 
 /// What such a walk has found.

@@ -43,14 +43,14 @@ fn wait_until(mut is_so: impl FnMut() -> bool) -> bool {
 }
 
 /// Before a fork: waits until nobody holds the loader's lock for the recorder.
-pub unsafe extern "C" fn before_fork() {
+pub extern "C" fn before_fork() {
     let _keep = Errno::save();
     DOOR.shut();
     wait_until(|| DOOR.is_empty());
 }
 
 /// After a fork, in the parent.
-pub unsafe extern "C" fn after_fork() {
+pub extern "C" fn after_fork() {
     DOOR.open();
 }
 

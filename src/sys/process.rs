@@ -12,19 +12,15 @@ use std::sync::atomic::Ordering;
 
 unsafe extern "C" {
     fn pthread_atfork(
-        prepare: Option<unsafe extern "C" fn()>,
-        parent: Option<unsafe extern "C" fn()>,
-        child: Option<unsafe extern "C" fn()>,
+        prepare: Option<extern "C" fn()>,
+        parent: Option<extern "C" fn()>,
+        child: Option<extern "C" fn()>,
     ) -> c_int;
 }
 
 /// Runs `before` ahead of every later `fork` (not `vfork`, `_Fork` or raw `clone`), and then
 /// `parent` or `child`. No lock may be held over it.
-pub fn at_fork(
-    before: unsafe extern "C" fn(),
-    parent: unsafe extern "C" fn(),
-    child: unsafe extern "C" fn(),
-) -> bool {
+pub fn at_fork(before: extern "C" fn(), parent: extern "C" fn(), child: extern "C" fn()) -> bool {
     // SAFETY: functions for the life of the process; what they do is the caller's duty.
     unsafe { pthread_atfork(Some(before), Some(parent), Some(child)) == 0 }
 }
@@ -222,13 +218,13 @@ mod tests {
     #[test]
     fn fork_handlers_run_where_they_should() {
         static RAN: AtomicU32 = AtomicU32::new(0);
-        unsafe extern "C" fn before() {
+        extern "C" fn before() {
             RAN.store(1, Ordering::Relaxed);
         }
-        unsafe extern "C" fn parent() {
+        extern "C" fn parent() {
             RAN.fetch_add(2, Ordering::Relaxed);
         }
-        unsafe extern "C" fn child() {
+        extern "C" fn child() {
             RAN.fetch_add(4, Ordering::Relaxed);
         }
         assert!(at_fork(before, parent, child));

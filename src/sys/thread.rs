@@ -112,7 +112,7 @@ const MAKING: u32 = u32::MAX;
 /// Makes the process's one key whose destructor `f` is called at the end of each thread that has
 /// set a value. False: none was to be had whose use never allocates; then only a look at `alive`
 /// tells the end of a thread. Control side; keeps `errno`.
-pub fn exit_key(f: unsafe extern "C" fn(*mut c_void)) -> bool {
+pub fn exit_key(f: extern "C" fn(*mut c_void)) -> bool {
     if let Err(now) = KEY.compare_exchange(0, MAKING, Ordering::Relaxed, Ordering::Relaxed) {
         return now != MAKING;
     }
@@ -370,7 +370,7 @@ mod tests {
     #[test]
     fn exit_value_reaches_the_destructor() {
         static ENDED: AtomicU32 = AtomicU32::new(0);
-        unsafe extern "C" fn ended(value: *mut c_void) {
+        extern "C" fn ended(value: *mut c_void) {
             ENDED.fetch_add(value.addr() as u32, Ordering::Relaxed);
         }
         // The key is one for the process, and other tests of this binary may want it.

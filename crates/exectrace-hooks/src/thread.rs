@@ -22,6 +22,7 @@ use crate::real;
 use crate::settings::Classes;
 use crate::waiting::Waiting;
 
+// SAFETY of callers: attributes that were initialised, and a place for a number.
 unsafe extern "C" {
     fn pthread_attr_getdetachstate(attr: *const pthread_attr_t, state: *mut c_int) -> c_int;
 }

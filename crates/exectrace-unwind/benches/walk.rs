@@ -19,6 +19,7 @@ use trace::stacktab::capture::Part;
 use trace::sys;
 use trace::sys::stack::stack_bounds;
 
+// SAFETY of callers: room for as many addresses as they say.
 unsafe extern "C" {
     /// glibc's, which asks libgcc's unwinder.
     fn backtrace(to: *mut *mut c_void, most: c_int) -> c_int;

@@ -26,6 +26,7 @@ use trace::stacktab::capture::Part;
 use trace::sys;
 use trace::sys::stack::stack_bounds;
 
+// SAFETY of callers: room for as many addresses as they say.
 unsafe extern "C" {
     /// glibc's, which asks libgcc's unwinder.
     fn backtrace(to: *mut *mut c_void, most: c_int) -> c_int;
@@ -33,6 +34,7 @@ unsafe extern "C" {
 
 const MOST: usize = 128;
 
+// SAFETY of callers: what the made code does with the two is the test's to know.
 type Begin = unsafe extern "C" fn(extern "C" fn(), usize) -> usize;
 
 /// What both unwinders saw.
