@@ -100,6 +100,12 @@ impl Wait {
         Wait { object, ..self }
     }
 
+    /// The same wait, which began earlier, at this time in scaled ticks.
+    pub fn since(self, ticks: u64) -> Wait {
+        let since = ticks.clamp(1, self.begun.since);
+        Wait { begun: Blocking { since, ..self.begun }, ..self }
+    }
+
     /// The wait is over, and was of no interest: nothing is written.
     #[inline]
     pub fn forget(self) {

@@ -82,6 +82,7 @@ pub use crate::process::posix_spawn;
 pub use crate::process::posix_spawnp;
 pub use crate::shells::popen;
 pub use crate::shells::system;
+pub use crate::streams::*;
 pub use crate::thread::pthread_clockjoin_np;
 pub use crate::thread::pthread_create;
 pub use crate::thread::pthread_join;

@@ -37,6 +37,7 @@ mod raw;
 pub mod real;
 mod settings;
 mod shells;
+mod streams;
 mod target;
 mod thread;
 mod waiters;
@@ -66,6 +67,7 @@ pub fn forget_parent() {
 /// The types of C that the hooks' signatures name.
 #[doc(hidden)]
 pub mod c {
+    pub use libc::FILE;
     pub use libc::addrinfo;
     pub use libc::c_char;
     pub use libc::c_int;
@@ -75,6 +77,7 @@ pub mod c {
     pub use libc::clockid_t;
     pub use libc::epoll_event;
     pub use libc::fd_set;
+    pub use libc::fpos_t;
     pub use libc::id_t;
     pub use libc::idtype_t;
     pub use libc::iovec;
@@ -105,6 +108,8 @@ pub mod c {
     pub use libc::timespec;
     pub use libc::timeval;
 
+    /// A `va_list`, as functions get it on x86_64 and aarch64.
+    pub type Arguments = *mut c_void;
     /// Words, and a null behind them.
     pub type Words = *const *const c_char;
     /// What a thread runs.
@@ -119,6 +124,15 @@ macro_rules! hooks {
     () => {
         $crate::each_hook!($crate::define_symbols);
         $crate::each_call!($crate::define_symbols);
+        $crate::each_stream!($crate::define_symbols);
+        $crate::define_formatted! {
+            printf vprintf 1; fprintf vfprintf 2; dprintf vdprintf 2;
+            __printf_chk __vprintf_chk 2; __fprintf_chk __vfprintf_chk 3;
+            __dprintf_chk __vdprintf_chk 3;
+            scanf vscanf 1; fscanf vfscanf 2;
+            __isoc99_scanf __isoc99_vscanf 1; __isoc99_fscanf __isoc99_vfscanf 2;
+            __isoc23_scanf __isoc23_vscanf 1; __isoc23_fscanf __isoc23_vfscanf 2;
+        }
         $crate::define_variadics! { execl "0"; execlp "1"; execle "2"; }
         $crate::define_jumps! { dlopen "0"; dlmopen "1"; dlsym "2"; }
     };

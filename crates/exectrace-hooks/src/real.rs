@@ -133,8 +133,16 @@ pub mod alike {
     each_call!(define_reals);
 }
 
+/// Those on streams.
+pub mod streams {
+    #[allow(clippy::wildcard_imports)] // The signatures' types.
+    use crate::c::*;
+    each_stream!(define_reals);
+}
+
 pub use alike::*;
 pub use own::*;
+pub use streams::*;
 
 static RESOLVED: AtomicBool = AtomicBool::new(false);
 
@@ -162,5 +170,6 @@ pub fn resolve_all() {
     SINGLE.store(at.cast(), Relaxed);
     own::resolve_all();
     alike::resolve_all();
+    streams::resolve_all();
     RESOLVED.store(true, Relaxed);
 }

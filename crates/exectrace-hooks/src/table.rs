@@ -223,6 +223,83 @@ macro_rules! each_call { ($($then:tt)*) => { $($then)*! {
         options: c_int) -> c_int;
 } } }
 
+/// Hands the table of calls on streams of the C library to the macro that is named.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! each_stream { ($($then:tt)*) => { $($then)*! {
+    fread "": fn(to: *mut c_void, size: size_t, n: size_t, stream: *mut FILE) -> size_t;
+    fread_unlocked "": fn(to: *mut c_void, size: size_t, n: size_t, stream: *mut FILE) -> size_t;
+    __fread_chk "": fn(to: *mut c_void, space: size_t, size: size_t, n: size_t,
+        stream: *mut FILE) -> size_t;
+    __fread_unlocked_chk "": fn(to: *mut c_void, space: size_t, size: size_t, n: size_t,
+        stream: *mut FILE) -> size_t;
+    fgetc "": fn(stream: *mut FILE) -> c_int;
+    getc "": fn(stream: *mut FILE) -> c_int;
+    _IO_getc "": fn(stream: *mut FILE) -> c_int;
+    getchar "": fn() -> c_int;
+    fgetc_unlocked "": fn(stream: *mut FILE) -> c_int;
+    getc_unlocked "": fn(stream: *mut FILE) -> c_int;
+    getchar_unlocked "": fn() -> c_int;
+    __uflow "": fn(stream: *mut FILE) -> c_int;
+    fgets "": fn(to: *mut c_char, n: c_int, stream: *mut FILE) -> *mut c_char;
+    fgets_unlocked "": fn(to: *mut c_char, n: c_int, stream: *mut FILE) -> *mut c_char;
+    __fgets_chk "": fn(to: *mut c_char, space: size_t, n: c_int, stream: *mut FILE)
+        -> *mut c_char;
+    __fgets_unlocked_chk "": fn(to: *mut c_char, space: size_t, n: c_int, stream: *mut FILE)
+        -> *mut c_char;
+    getline "": fn(to: *mut *mut c_char, n: *mut size_t, stream: *mut FILE) -> ssize_t;
+    getdelim "": fn(to: *mut *mut c_char, n: *mut size_t, end: c_int, stream: *mut FILE)
+        -> ssize_t;
+    __getdelim "": fn(to: *mut *mut c_char, n: *mut size_t, end: c_int, stream: *mut FILE)
+        -> ssize_t;
+    vscanf "": fn(format: *const c_char, arguments: Arguments) -> c_int;
+    vfscanf "": fn(stream: *mut FILE, format: *const c_char, arguments: Arguments) -> c_int;
+    __isoc99_vscanf "": fn(format: *const c_char, arguments: Arguments) -> c_int;
+    __isoc99_vfscanf "": fn(stream: *mut FILE, format: *const c_char, arguments: Arguments)
+        -> c_int;
+    __isoc23_vscanf "": fn(format: *const c_char, arguments: Arguments) -> c_int;
+    __isoc23_vfscanf "": fn(stream: *mut FILE, format: *const c_char, arguments: Arguments)
+        -> c_int;
+    fwrite "": fn(from: *const c_void, size: size_t, n: size_t, stream: *mut FILE) -> size_t;
+    fwrite_unlocked "": fn(from: *const c_void, size: size_t, n: size_t, stream: *mut FILE)
+        -> size_t;
+    fputc "": fn(byte: c_int, stream: *mut FILE) -> c_int;
+    putc "": fn(byte: c_int, stream: *mut FILE) -> c_int;
+    _IO_putc "": fn(byte: c_int, stream: *mut FILE) -> c_int;
+    putchar "": fn(byte: c_int) -> c_int;
+    fputc_unlocked "": fn(byte: c_int, stream: *mut FILE) -> c_int;
+    putc_unlocked "": fn(byte: c_int, stream: *mut FILE) -> c_int;
+    putchar_unlocked "": fn(byte: c_int) -> c_int;
+    __overflow "": fn(stream: *mut FILE, byte: c_int) -> c_int;
+    fputs "": fn(text: *const c_char, stream: *mut FILE) -> c_int;
+    fputs_unlocked "": fn(text: *const c_char, stream: *mut FILE) -> c_int;
+    puts "": fn(text: *const c_char) -> c_int;
+    vprintf "": fn(format: *const c_char, arguments: Arguments) -> c_int;
+    vfprintf "": fn(stream: *mut FILE, format: *const c_char, arguments: Arguments) -> c_int;
+    vdprintf "": fn(fd: c_int, format: *const c_char, arguments: Arguments) -> c_int;
+    __vprintf_chk "": fn(flag: c_int, format: *const c_char, arguments: Arguments) -> c_int;
+    __vfprintf_chk "": fn(stream: *mut FILE, flag: c_int, format: *const c_char,
+        arguments: Arguments) -> c_int;
+    __vdprintf_chk "": fn(fd: c_int, flag: c_int, format: *const c_char, arguments: Arguments)
+        -> c_int;
+    fflush "": fn(stream: *mut FILE) -> c_int;
+    fflush_unlocked "": fn(stream: *mut FILE) -> c_int;
+    fclose "": fn(stream: *mut FILE) -> c_int;
+    pclose "": fn(stream: *mut FILE) -> c_int;
+    fseek "": fn(stream: *mut FILE, to: c_long, from: c_int) -> c_int;
+    fseeko "": fn(stream: *mut FILE, to: off_t, from: c_int) -> c_int;
+    fseeko64 "": fn(stream: *mut FILE, to: off_t, from: c_int) -> c_int;
+    fsetpos "": fn(stream: *mut FILE, to: *const fpos_t) -> c_int;
+    fsetpos64 "": fn(stream: *mut FILE, to: *const fpos_t) -> c_int;
+    rewind "": fn(stream: *mut FILE) -> ();
+    fopen "": fn(path: *const c_char, mode: *const c_char) -> *mut FILE;
+    fopen64 "": fn(path: *const c_char, mode: *const c_char) -> *mut FILE;
+    freopen "": fn(path: *const c_char, mode: *const c_char, stream: *mut FILE) -> *mut FILE;
+    freopen64 "": fn(path: *const c_char, mode: *const c_char, stream: *mut FILE) -> *mut FILE;
+    tmpfile "": fn() -> *mut FILE;
+    tmpfile64 "": fn() -> *mut FILE;
+} } }
+
 /// The symbols: each calls its body.
 #[doc(hidden)]
 #[macro_export]
@@ -310,6 +387,126 @@ macro_rules! define_variadics {
             );
         }
     )* };
+}
+
+/// The symbols of `printf`, `scanf` and their like: each puts what it was called with where a
+/// `va_list` finds it, and calls the body of the function that takes one, as libc itself does. The
+/// number is that of the arguments with names.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! define_formatted {
+    ($( $name:ident $body:ident $named:literal $x86:literal $aarch64:literal; )*) => { $(
+        /// libc's function of this name.
+        ///
+        /// # Safety
+        /// - As libc's.
+        #[cfg(target_arch = "x86_64")]
+        #[allow(non_snake_case)]
+        #[unsafe(naked)]
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C-unwind" fn $name() {
+            // Six registers, eight of vectors, then the list: counts, the stack, the registers.
+            ::core::arch::naked_asm!(
+                ".cfi_startproc",
+                "push rbp",
+                ".cfi_def_cfa_offset 16",
+                ".cfi_offset rbp, -16",
+                "mov rbp, rsp",
+                ".cfi_def_cfa_register rbp",
+                "sub rsp, 208",
+                "mov [rsp], rdi",
+                "mov [rsp + 8], rsi",
+                "mov [rsp + 16], rdx",
+                "mov [rsp + 24], rcx",
+                "mov [rsp + 32], r8",
+                "mov [rsp + 40], r9",
+                "test al, al",
+                "je 2f",
+                "movaps [rsp + 48], xmm0",
+                "movaps [rsp + 64], xmm1",
+                "movaps [rsp + 80], xmm2",
+                "movaps [rsp + 96], xmm3",
+                "movaps [rsp + 112], xmm4",
+                "movaps [rsp + 128], xmm5",
+                "movaps [rsp + 144], xmm6",
+                "movaps [rsp + 160], xmm7",
+                "2:",
+                concat!("mov dword ptr [rsp + 176], ", $named, " * 8"),
+                "mov dword ptr [rsp + 180], 48",
+                "lea rax, [rbp + 16]",
+                "mov [rsp + 184], rax",
+                "mov [rsp + 192], rsp",
+                concat!("lea ", $x86, ", [rsp + 176]"),
+                "call {body}",
+                "leave",
+                ".cfi_def_cfa rsp, 8",
+                ".cfi_restore rbp",
+                "ret",
+                ".cfi_endproc",
+                body = sym $crate::bodies::$body,
+            );
+        }
+
+        /// libc's function of this name.
+        ///
+        /// # Safety
+        /// - As libc's.
+        #[cfg(target_arch = "aarch64")]
+        #[allow(non_snake_case)]
+        #[unsafe(naked)]
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C-unwind" fn $name() {
+            // Eight registers, eight of vectors, then the list: the stack, the ends of both, and
+            // where in them it begins, counted from there.
+            ::core::arch::naked_asm!(
+                ".cfi_startproc",
+                "stp x29, x30, [sp, #-256]!",
+                ".cfi_def_cfa_offset 256",
+                ".cfi_offset x29, -256",
+                ".cfi_offset x30, -248",
+                "mov x29, sp",
+                "stp x0, x1, [sp, #16]",
+                "stp x2, x3, [sp, #32]",
+                "stp x4, x5, [sp, #48]",
+                "stp x6, x7, [sp, #64]",
+                "stp q0, q1, [sp, #80]",
+                "stp q2, q3, [sp, #112]",
+                "stp q4, q5, [sp, #144]",
+                "stp q6, q7, [sp, #176]",
+                "add x9, sp, #256",
+                "str x9, [sp, #208]",
+                "add x9, sp, #80",
+                "str x9, [sp, #216]",
+                "add x9, sp, #208",
+                "str x9, [sp, #224]",
+                concat!("mov w9, #-(64 - 8 * ", $named, ")"),
+                "str w9, [sp, #232]",
+                "mov w9, #-128",
+                "str w9, [sp, #236]",
+                concat!("add ", $aarch64, ", sp, #208"),
+                "bl {body}",
+                "ldp x29, x30, [sp], #256",
+                ".cfi_def_cfa_offset 0",
+                ".cfi_restore x29",
+                ".cfi_restore x30",
+                "ret",
+                ".cfi_endproc",
+                body = sym $crate::bodies::$body,
+            );
+        }
+    )* };
+    ($( $name:ident $body:ident $named:tt; )*) => { $(
+        $crate::define_formatted! { @ $name $body $named }
+    )* };
+    (@ $name:ident $body:ident 1) => {
+        $crate::define_formatted! { $name $body "1" "rsi" "x1"; }
+    };
+    (@ $name:ident $body:ident 2) => {
+        $crate::define_formatted! { $name $body "2" "rdx" "x2"; }
+    };
+    (@ $name:ident $body:ident 3) => {
+        $crate::define_formatted! { $name $body "3" "rcx" "x3"; }
+    };
 }
 
 /// The symbols of functions that look at who calls them: each jumps on, with all arguments, to

@@ -62,6 +62,11 @@ impl Waiting {
         Waiting(self.0.take().map(|wait| wait.of(object)))
     }
 
+    /// The same wait, which began earlier, at this time of the trace's clock.
+    pub fn since(mut self, ticks: u64) -> Waiting {
+        Waiting(self.0.take().map(|wait| wait.since(ticks)))
+    }
+
     /// It is over; where it was shorter than a thread sleeps, nothing is written.
     #[inline]
     pub fn end_if_slept(self, result: u64, error: i32) {

@@ -9,6 +9,8 @@
 #include <semaphore.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdarg.h>
+#include <stdio_ext.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
@@ -55,6 +57,70 @@ extern int epoll_pwait2(int, struct epoll_event *, int, const struct timespec *,
 extern int close_range(unsigned, unsigned, int);
 extern void closefrom(int);
 extern pid_t wait3(int *, int, struct rusage *), wait4(pid_t, int *, int, struct rusage *);
+
+/* The functions on streams by their own names: headers have some as others, or as code. */
+#define NAMED(type, name, ...) extern type own_##name(__VA_ARGS__) __asm__(#name);
+NAMED(size_t, fread, void *, size_t, size_t, FILE *)
+NAMED(size_t, fread_unlocked, void *, size_t, size_t, FILE *)
+NAMED(size_t, __fread_chk, void *, size_t, size_t, size_t, FILE *)
+NAMED(size_t, __fread_unlocked_chk, void *, size_t, size_t, size_t, FILE *)
+NAMED(int, fgetc, FILE *)
+NAMED(int, getc, FILE *)
+NAMED(int, _IO_getc, FILE *)
+NAMED(int, getchar, void)
+NAMED(int, fgetc_unlocked, FILE *)
+NAMED(int, getc_unlocked, FILE *)
+NAMED(int, getchar_unlocked, void)
+NAMED(int, __uflow, FILE *)
+NAMED(char *, fgets, char *, int, FILE *)
+NAMED(char *, fgets_unlocked, char *, int, FILE *)
+NAMED(char *, __fgets_chk, char *, size_t, int, FILE *)
+NAMED(char *, __fgets_unlocked_chk, char *, size_t, int, FILE *)
+NAMED(ssize_t, getline, char **, size_t *, FILE *)
+NAMED(ssize_t, getdelim, char **, size_t *, int, FILE *)
+NAMED(ssize_t, __getdelim, char **, size_t *, int, FILE *)
+NAMED(int, scanf, const char *, ...)
+NAMED(int, fscanf, FILE *, const char *, ...)
+NAMED(int, __isoc99_scanf, const char *, ...)
+NAMED(int, __isoc99_fscanf, FILE *, const char *, ...)
+NAMED(int, vscanf, const char *, va_list)
+NAMED(int, vfscanf, FILE *, const char *, va_list)
+NAMED(int, __isoc99_vscanf, const char *, va_list)
+NAMED(int, __isoc99_vfscanf, FILE *, const char *, va_list)
+NAMED(size_t, fwrite, const void *, size_t, size_t, FILE *)
+NAMED(size_t, fwrite_unlocked, const void *, size_t, size_t, FILE *)
+NAMED(int, fputc, int, FILE *)
+NAMED(int, putc, int, FILE *)
+NAMED(int, _IO_putc, int, FILE *)
+NAMED(int, putchar, int)
+NAMED(int, fputc_unlocked, int, FILE *)
+NAMED(int, putc_unlocked, int, FILE *)
+NAMED(int, putchar_unlocked, int)
+NAMED(int, __overflow, FILE *, int)
+NAMED(int, fputs, const char *, FILE *)
+NAMED(int, fputs_unlocked, const char *, FILE *)
+NAMED(int, puts, const char *)
+NAMED(int, printf, const char *, ...)
+NAMED(int, fprintf, FILE *, const char *, ...)
+NAMED(int, __printf_chk, int, const char *, ...)
+NAMED(int, __fprintf_chk, FILE *, int, const char *, ...)
+NAMED(int, vprintf, const char *, va_list)
+NAMED(int, vfprintf, FILE *, const char *, va_list)
+NAMED(int, __vprintf_chk, int, const char *, va_list)
+NAMED(int, __vfprintf_chk, FILE *, int, const char *, va_list)
+NAMED(int, fflush, FILE *)
+NAMED(int, fflush_unlocked, FILE *)
+NAMED(int, fclose, FILE *)
+NAMED(int, fseeko, FILE *, off_t, int)
+NAMED(int, fseeko64, FILE *, off_t, int)
+NAMED(int, fsetpos, FILE *, const fpos_t *)
+NAMED(int, fsetpos64, FILE *, const fpos_t *)
+NAMED(FILE *, fopen, const char *, const char *)
+NAMED(FILE *, fopen64, const char *, const char *)
+NAMED(FILE *, freopen, const char *, const char *, FILE *)
+NAMED(FILE *, freopen64, const char *, const char *, FILE *)
+NAMED(FILE *, tmpfile, void)
+NAMED(FILE *, tmpfile64, void)
 
 /* What the calls work on. Each round makes the locks anew; what else was used up is put back. */
 static pthread_mutex_t mutex;
@@ -222,6 +288,63 @@ static void forget_file(void) {
 static void hold_flock(void) { flock(second, LOCK_EX); }
 static void free_flock(void) { flock(second, LOCK_UN); }
 static void forget_flock(void) { flock(file, LOCK_UN), flock(second, LOCK_UN); }
+
+/* Streams: each call has one of its own. */
+static FILE *in, *out, *std_in, *std_out;
+static char *line;
+static size_t line_room;
+static fpos_t position;
+static void own_streams(void) { stdin = std_in, stdout = std_out; }
+static void open_in(void) { in = fdopen(dup(empty[0]), "r"); }
+static void open_std_in(void) { open_in(), stdin = in; }
+static void close_in(void) { own_streams(), own_fclose(in); }
+static void fill_line(void) { (void)!write(empty[1], "1234 67\n", 8); }
+static void open_held(void) {
+    out = fdopen(dup(full[1]), "w");
+    own_fputs("12345678", out);
+}
+static void open_out(void) { out = fdopen(dup(full[1]), "w"), setvbuf(out, NULL, _IONBF, 0); }
+/* Each byte finds the buffer full. */
+static void open_narrow(void) {
+    static char room[2];
+    out = fdopen(dup(full[1]), "w"), setvbuf(out, room, _IOFBF, sizeof room);
+    own_fputc('1', out), own_fputc('2', out);
+}
+static void open_std_out(void) { open_out(), stdout = out; }
+static void close_out(void) { own_streams(), __fpurge(out), own_fclose(out); }
+static void open_file(void) { in = fdopen(dup(file), "r+"), fgetpos(in, &position); }
+static void open_shell_of_fifo(void) { in = popen(shell, "r"); }
+static void end_shell(void) {
+    if (other[0] < 0)
+        open_other_end();
+    system_wait(-1), close_other_end();
+}
+static void open_null(void) { in = own_fopen("/dev/null", "r"); }
+static int formatted(int which, ...) {
+    const char *print = "%d %s %g %d %d %d\n", *scan = "%d %s";
+    int r = -2;
+    va_list list;
+    va_start(list, which);
+    switch (which) {
+    case 0: r = own_vprintf(print, list); break;
+    case 1: r = own_vfprintf(out, print, list); break;
+    case 2: r = own___vprintf_chk(1, print, list); break;
+    case 3: r = own___vfprintf_chk(out, 1, print, list); break;
+    case 4: r = own_vscanf(scan, list); break;
+    case 5: r = own_vfscanf(in, scan, list); break;
+    case 6: r = own___isoc99_vscanf(scan, list); break;
+    case 7: r = own___isoc99_vfscanf(in, scan, list); break;
+    }
+    va_end(list);
+    return r;
+}
+#define PRINTED "%d %s %g %d %d %d\n", 12, "abc", 1.5, 4, 5, 6
+#define PRINTS(which) formatted(which, 12, "abc", 1.5, 4, 5, 6)
+static int number;
+#define SCANNED "%d %s", &number, bytes
+#define SCANS(which) formatted(which, &number, bytes) + number
+static long opened(FILE *f) { return f ? own_fclose(f) + 1 : -1; }
+static long reopened(FILE *f) { return f && f == in ? own_fclose(f) + 1 : -1; }
 
 /* The calls. */
 #define LOCKED(lock, unlock, call) (lock, r = (call), (void)unlock, r)
@@ -482,7 +605,81 @@ struct call {
     C(waitpid, SLEEPS, make_child, waitpid(child, NULL, 0) > 0, kill_child, end_child)            \
     C(wait3, SLEEPS, make_child, wait3(NULL, 0, NULL) > 0, kill_child, end_child)                 \
     C(wait4, SLEEPS, make_child, wait4(child, NULL, 0, NULL) > 0, kill_child, end_child)          \
-    C(waitid, SLEEPS, make_child, waitid(P_PID, child, &info, WEXITED), kill_child, end_child)
+    C(waitid, SLEEPS, make_child, waitid(P_PID, child, &info, WEXITED), kill_child, end_child)     \
+    STREAMS(C)
+#define READS(C, name, call) C(name, SLEEPS, open_in, own_##name call, fill_line, close_in)
+#define READS_STD(C, name, call) C(name, SLEEPS, open_std_in, own_##name call, fill_line, close_in)
+#define WRITES(C, name, call) C(name, SLEEPS, open_out, own_##name call, take_pipe, close_out)
+#define WRITES_STD(C, name, call)                                                                  \
+    C(name, SLEEPS, open_std_out, own_##name call, take_pipe, close_out)
+#define MOVES(C, name, call) C(name, QUICK, open_file, call, none, close_in)
+#define STREAMS(C)                                                                                 \
+    READS(C, fread, (bytes, 1, 8, in))                                                             \
+    READS(C, fread_unlocked, (bytes, 2, 4, in))                                                    \
+    READS(C, __fread_chk, (bytes, 64, 1, 8, in))                                                   \
+    READS(C, __fread_unlocked_chk, (bytes, 64, 1, 8, in))                                          \
+    READS(C, fgetc, (in))                                                                          \
+    READS(C, getc, (in))                                                                           \
+    READS(C, _IO_getc, (in))                                                                       \
+    READS_STD(C, getchar, ())                                                                      \
+    READS(C, fgetc_unlocked, (in))                                                                 \
+    READS(C, getc_unlocked, (in))                                                                  \
+    READS_STD(C, getchar_unlocked, ())                                                             \
+    READS(C, __uflow, (in))                                                                        \
+    READS(C, fgets, (bytes, 64, in) != NULL)                                                       \
+    READS(C, fgets_unlocked, (bytes, 64, in) != NULL)                                              \
+    READS(C, __fgets_chk, (bytes, 64, 60, in) != NULL)                                             \
+    READS(C, __fgets_unlocked_chk, (bytes, 64, 60, in) != NULL)                                    \
+    READS(C, getline, (&line, &line_room, in))                                                     \
+    READS(C, getdelim, (&line, &line_room, ' ', in))                                               \
+    READS(C, __getdelim, (&line, &line_room, '\n', in))                                            \
+    READS_STD(C, scanf, (SCANNED) + number)                                                        \
+    READS(C, fscanf, (in, SCANNED) + number)                                                       \
+    READS_STD(C, __isoc99_scanf, (SCANNED) + number)                                               \
+    READS(C, __isoc99_fscanf, (in, SCANNED) + number)                                              \
+    C(vscanf, SLEEPS, open_std_in, SCANS(4), fill_line, close_in)                                  \
+    C(vfscanf, SLEEPS, open_in, SCANS(5), fill_line, close_in)                                     \
+    C(__isoc99_vscanf, SLEEPS, open_std_in, SCANS(6), fill_line, close_in)                         \
+    C(__isoc99_vfscanf, SLEEPS, open_in, SCANS(7), fill_line, close_in)                            \
+    WRITES(C, fwrite, (bytes, 1, 8, out))                                                          \
+    WRITES(C, fwrite_unlocked, (bytes, 2, 4, out))                                                 \
+    WRITES(C, fputc, ('c', out))                                                                   \
+    WRITES(C, putc, ('c', out))                                                                    \
+    WRITES(C, _IO_putc, ('c', out))                                                                \
+    WRITES_STD(C, putchar, ('c'))                                                                  \
+    WRITES(C, fputc_unlocked, ('c', out))                                                          \
+    WRITES(C, putc_unlocked, ('c', out))                                                           \
+    WRITES_STD(C, putchar_unlocked, ('c'))                                                         \
+    C(__overflow, SLEEPS, open_narrow, own___overflow(out, 'c'), take_pipe, close_out)             \
+    WRITES(C, fputs, ("a text", out))                                                              \
+    WRITES(C, fputs_unlocked, ("a text", out))                                                     \
+    WRITES_STD(C, puts, ("a text"))                                                                \
+    WRITES_STD(C, printf, (PRINTED))                                                               \
+    WRITES(C, fprintf, (out, PRINTED))                                                             \
+    WRITES_STD(C, __printf_chk, (1, PRINTED))                                                      \
+    WRITES(C, __fprintf_chk, (out, 1, PRINTED))                                                    \
+    C(vprintf, SLEEPS, open_std_out, PRINTS(0), take_pipe, close_out)                              \
+    C(vfprintf, SLEEPS, open_out, PRINTS(1), take_pipe, close_out)                                 \
+    C(__vprintf_chk, SLEEPS, open_std_out, PRINTS(2), take_pipe, close_out)                        \
+    C(__vfprintf_chk, SLEEPS, open_out, PRINTS(3), take_pipe, close_out)                           \
+    C(fflush, SLEEPS, open_held, own_fflush(out), take_pipe, close_out)                            \
+    C(fflush_unlocked, SLEEPS, open_held, own_fflush_unlocked(out), take_pipe, close_out)          \
+    C(fclose, SLEEPS, open_held, own_fclose(out), take_pipe, none)                                 \
+    C(pclose, SLEEPS, open_shell_of_fifo, pclose(in), open_other_end, end_shell)                   \
+    C(fopen, SLEEPS, none, opened(own_fopen(fifo, "r")), open_other_end, close_other_end)          \
+    C(fopen64, SLEEPS, none, opened(own_fopen64(fifo, "w")), open_other_end, close_other_end)      \
+    C(freopen, SLEEPS, open_null, reopened(own_freopen(fifo, "r", in)), open_other_end,            \
+      close_other_end)                                                                             \
+    C(freopen64, SLEEPS, open_null, reopened(own_freopen64(fifo, "w", in)), open_other_end,        \
+      close_other_end)                                                                             \
+    C(tmpfile, QUICK, none, opened(own_tmpfile()), none, none)                                     \
+    C(tmpfile64, QUICK, none, opened(own_tmpfile64()), none, none)                                 \
+    MOVES(C, fseek, fseek(in, 16, SEEK_SET))                                                       \
+    MOVES(C, fseeko, own_fseeko(in, 5000, SEEK_SET))                                               \
+    MOVES(C, fseeko64, own_fseeko64(in, -9, SEEK_END))                                             \
+    MOVES(C, fsetpos, own_fsetpos(in, &position))                                                  \
+    MOVES(C, fsetpos64, own_fsetpos64(in, &position))                                              \
+    MOVES(C, rewind, (rewind(in), 0))
 
 #define FUNCTION(name, how, before, call, release, after)                                          \
     static long call_##name(void) {                                                                \
@@ -506,7 +703,7 @@ static int error, waits_for_cancel;
 static sem_t go;
 
 static void send_usr2(void) { pthread_kill(victim, SIGUSR2); }
-static void clean(void *p) { (void)p, cleaned++; }
+static void clean(void *p) { (void)p, cleaned++, own_streams(); }
 
 static void *run(void *p) {
     if (waits_for_cancel) {
@@ -521,6 +718,7 @@ static void *run(void *p) {
     thread_id = my_tid();
     result = now->run();
     error = errno;
+    own_streams();
     ended = 1;
     pthread_cleanup_pop(0);
     return NULL;
@@ -651,6 +849,7 @@ static int begin(void) {
 int main(void) {
     alarm(100);
     setvbuf(stdout, NULL, _IOLBF, 0);
+    std_in = stdin, std_out = stdout;
     int wrong = begin();
     if (wrong)
         return wrong;
@@ -660,6 +859,8 @@ int main(void) {
         for (int s = PENDING; s <= (calls[i].how == QUICK ? PENDING : RESTARTED); s++)
             one(&calls[i], s);
     }
+    /* What a call has left in a stream goes there at the end. */
+    take_pipe();
     unlink(fifo), unlink(address.sun_path), unlink(accept_address.sun_path);
     printf("folder %d\n", rmdir(folder));
     return 0;
