@@ -95,7 +95,12 @@ fn long<R: Returned>(class: Classes, op: Op, object: u64, call: impl FnOnce() ->
 }
 
 #[inline(always)]
-pub(crate) fn writes<R: Returned>(class: Classes, op: Op, object: u64, call: impl FnOnce() -> R) -> R {
+pub(crate) fn writes<R: Returned>(
+    class: Classes,
+    op: Op,
+    object: u64,
+    call: impl FnOnce() -> R,
+) -> R {
     if !settings::wants(class) {
         return call();
     }

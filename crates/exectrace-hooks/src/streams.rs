@@ -1,11 +1,11 @@
-//! Calls of the C library's buffered input and output. They enter the kernel from inside libc, where
-//! no hook is, but only where a stream's buffer does not serve them: the fields of the stream say so
-//! beforehand, and what the buffer serves goes straight to libc.
+//! Calls of the C library's buffered input and output. They enter the kernel from inside libc,
+//! where no hook is, but only where a stream's buffer does not serve them: the fields of the stream
+//! say so beforehand, and what the buffer serves goes straight to libc.
 //!
-//! 1. The fields are read without the stream's lock, so they are a hint: what is recorded depends on
-//!    them, and what the call does never.
-//! 2. A stream without a descriptor (of memory, of the program's own functions) is none of ours: the
-//!    program's functions are seen for themselves.
+//! 1. The fields are read without the stream's lock, so they are a hint: what is recorded depends
+//!    on them, and what the call does never.
+//! 2. A stream without a descriptor (of memory, of the program's own functions) is none of ours:
+//!    what the program's functions do is seen for itself.
 //! 3. A write of which everything is still in the buffer was none.
 
 use std::ffi::c_char;

@@ -17,7 +17,7 @@ const LEFT_OUT: [(&str, &str); 10] = [
     ("__isoc23_fscanf", "as above"),
     ("__isoc23_vscanf", "as above"),
     ("__isoc23_vfscanf", "as above"),
-    ("dprintf", "libc leaves a stream on the stack of a cancelled thread, and crashes at its next look at all"),
+    ("dprintf", "libc leaves a stream on a cancelled thread's stack, and crashes"),
     ("vdprintf", "as above; streams.c calls it"),
     ("__dprintf_chk", "as above"),
     ("__vdprintf_chk", "as above"),

@@ -81,6 +81,48 @@ fn descriptors(ran: &recorded::Ran, t: &Trace) {
 }
 
 #[test]
+fn streams_where_they_enter_the_kernel() {
+    let Some(program) = recorded::compiled("streams.c", &[]) else { return };
+    let file = std::env::temp_dir().join(format!("exectrace-streams-{}", std::process::id()));
+    let command = || {
+        let mut command = Command::new(&program);
+        command.arg(&file);
+        command
+    };
+    let Some(ran) = recorded::run("streams", command(), "") else { return };
+    recorded::same_without(&ran, command(), &[]);
+    let t = ran.traces.iter().max_by_key(|t| t.threads.len()).expect("a trace");
+    let number = |name: &str| said(&ran, name)[0];
+    // Each reader slept once: `fgets`, `fread`, `getc`, `getline`, `fscanf`, and the function of a
+    // stream that has no descriptor.
+    for (part, n) in [12, 12, 1, 12, 1, 12].into_iter().enumerate() {
+        let fd = number(&format!("reads{part}"));
+        let waits = ended(t, Op::Read, fd);
+        let of_program = |w: &&&Event| w.caller() == program.to_str().unwrap();
+        let slept: Vec<_> = waits.iter().filter(|w| w.result == n).filter(of_program).collect();
+        assert_eq!(slept.len(), 1, "{part}: {waits:?}");
+        assert!(t.descriptors.iter().any(|(d, text)| *d == fd && text.starts_with("pipe:[")));
+    }
+    // What is written to a pipe may release a reader, so it is there however short it was; what
+    // the buffer holds is not. The call that ends a line writes it, and says what it was given. A
+    // printf of 3000 bytes finds 4000 in the buffer of 4096: it writes that full, and leaves 2904.
+    let parts: [(&str, &[u64]); 5] = [
+        ("unbuffered", &[1, 4, 1, 3, 2, 1]),
+        ("lines", &[1, 5, 3, 2, 1]),
+        ("full", &[1, 3000, 2904, 3000, 1904]),
+        ("closed", &[1, 4]),
+        ("direct", &[10]),
+    ];
+    for (name, expected) in parts {
+        let waits = ended(t, Op::Write, number(name));
+        let bytes: Vec<u64> = waits.iter().map(|w| w.result).collect();
+        assert_eq!(bytes, expected, "{name}");
+        assert!(waits.iter().all(|w| w.caller() == program.to_str().unwrap()), "{name}");
+    }
+    assert_eq!(ended(t, Op::WaitProcess, 0).len(), 1, "pclose");
+}
+
+#[test]
 fn what_is_not_asked_for_is_not_recorded() {
     let Some(program) = recorded::compiled("io.c", &[]) else { return };
     let file = std::env::temp_dir().join(format!("exectrace-io-few-{}", std::process::id()));
