@@ -19,6 +19,7 @@ pub mod meanwhile;
 pub mod names;
 pub mod sched;
 pub mod spans;
+mod streams;
 pub mod stuck;
 pub mod tasks;
 pub mod waits;

@@ -9,6 +9,10 @@
 //! end, when every wake that can have ended it has been seen. On a busy object it is looked at
 //! earlier, when half of the wakes that are kept came after it.
 //!
+//! Others are released too: who joins a thread by that thread's end, who waits at a barrier by the
+//! last one to come, who reads a pipe, an eventfd or a socket by the first write of this process to
+//! its other end since.
+//!
 //! 1. A wake ends no more waits than it says it woke.
 //! 2. A wait whose waker was not seen says so; nobody is guessed.
 //! 3. Memory is bounded: by objects ([`OBJECTS_MAX`]), wakes kept for each ([`WAKES_MAX`]) and the
@@ -27,11 +31,14 @@ use trace_decode::Timed;
 use crate::meanwhile::Histories;
 use crate::meanwhile::Meanwhile;
 use crate::meanwhile::Past;
+use crate::streams::Streams;
 
 /// Most objects whose wakes are kept. 65,536: more locks than a program contends for at a time.
 pub const OBJECTS_MAX: usize = 1 << 16;
 /// Most wakes of an object that are kept: of a longer wait's pieces the oldest are one.
 pub const WAKES_MAX: usize = 256;
+/// The same of a stream: the first of them is what releases.
+const WRITES_MAX: usize = 32;
 /// How long after a wait's end a wake that ended it may still be written.
 pub const LATE_NS: u64 = 50_000_000;
 
@@ -58,8 +65,19 @@ pub struct Waker {
     pub ended_ns: u64,
     /// From which stack.
     pub stack: StackKey,
-    /// What it called.
+    /// What it called: of a thread that ended, the call that waited for that.
     pub op: Op,
+}
+
+impl Waker {
+    /// What it did that released, in words.
+    pub fn did(&self) -> &'static str {
+        match self.op {
+            Op::Join => "thread end",
+            Op::BarrierWait => "last at barrier",
+            op => op.name(),
+        }
+    }
 }
 
 /// What is known of the lock's holder in a piece of a wait.
@@ -174,7 +192,25 @@ enum Family {
     Rwlock,
     Condvar,
     Semaphore,
+    Barrier,
+    /// What is read at one end of it, and written to at the other.
+    Stream,
 }
+
+impl Family {
+    /// Whether the first wake nearly always comes from who holds what is waited for.
+    fn is_held(self) -> bool {
+        matches!(self, Family::Futex | Family::Mutex)
+    }
+
+    /// Most wakes that are kept.
+    fn wakes_max(self) -> usize {
+        if self == Family::Stream { WRITES_MAX } else { WAKES_MAX }
+    }
+}
+
+/// What waits and wakes of one object have in common: its address, or its number as a stream.
+type Key = (Family, u64);
 
 fn family(op: Op) -> Option<Family> {
     Some(match op {
@@ -183,6 +219,7 @@ fn family(op: Op) -> Option<Family> {
         Op::RwlockRead | Op::RwlockWrite | Op::RwlockUnlock => Family::Rwlock,
         Op::CondWait | Op::CondSignal | Op::CondBroadcast => Family::Condvar,
         Op::SemWait | Op::SemPost => Family::Semaphore,
+        Op::BarrierWait => Family::Barrier,
         _ => return None,
     })
 }
@@ -206,13 +243,17 @@ struct Object {
 #[derive(Debug)]
 struct Pending {
     wait: Wait,
+    key: Option<Key>,
     divided: bool,
 }
 
 /// Pairs waits with wakes. Feed it every event of a session in the order of time.
 #[derive(Debug, Default)]
 pub struct Waits {
-    objects: HashMap<(Family, u64), Object>,
+    objects: HashMap<Key, Object>,
+    streams: Streams,
+    /// When threads ended.
+    ends: HashMap<u64, u64>,
     /// Waits that are over, by when; the number keeps those of one moment apart.
     pending: BTreeMap<(u64, u64), Pending>,
     numbered: u64,
@@ -253,6 +294,12 @@ impl Waits {
                     released_by: None,
                 });
             }
+            Event::Descriptor(d) => {
+                self.streams.tell(d.fd, &String::from_utf8_lossy(d.text.bytes));
+            }
+            Event::ThreadEnd(_) => {
+                self.ends.insert(e.thread.into(), e.ts_ns);
+            }
             Event::Wake(w) => {
                 let Some(op) = Op::from_u64(w.op) else { return };
                 let began_ns = e.session().clock().ns(e.ticks.saturating_sub(w.began));
@@ -263,7 +310,15 @@ impl Waits {
                     stack: StackKey { epoch: e.tables().epoch(), id: w.stack },
                     op,
                 };
-                self.wake(w.object, w.woken, waker);
+                let left = match op {
+                    Op::FutexWake => w.woken,
+                    // One that wrote lets all in who want to read.
+                    Op::CondBroadcast | Op::RwlockUnlock => u64::MAX,
+                    _ => 1,
+                };
+                if let Some(family) = family(op) {
+                    self.wake((family, w.object), left, waker);
+                }
             }
             _ => {}
         }
@@ -290,9 +345,11 @@ impl Waits {
                 pieces: Vec::new(),
                 released_by: None,
             };
+            let key = self.key(&wait);
             self.ready.push_back(wait);
             if let Some(last) = self.ready.back_mut() {
-                divide(&mut self.objects, &self.histories, &mut self.explained, last);
+                let object = key.and_then(|key| Some((key, self.objects.get_mut(&key)?)));
+                divide(object, &self.histories, &mut self.explained, last);
             }
         }
     }
@@ -309,7 +366,8 @@ impl Waits {
 
     /// What happened on each object that locks or wakes: its call, its address.
     pub fn objects(&self) -> impl Iterator<Item = (u64, &Counts)> {
-        self.objects.iter().map(|((_, object), o)| (*object, &o.counts))
+        let locks = self.objects.iter().filter(|((family, _), _)| *family != Family::Stream);
+        locks.map(|((_, object), o)| (*object, &o.counts))
     }
 
     /// How much was explained.
@@ -317,8 +375,15 @@ impl Waits {
         self.explained
     }
 
-    fn object(&mut self, family: Family, object: u64) -> Option<&mut Object> {
-        let key = (family, object);
+    /// What the wakes that end such a wait are kept by.
+    fn key(&self, wait: &Wait) -> Option<Key> {
+        match wait.op {
+            Op::Read | Op::Receive => Some((Family::Stream, self.streams.read_at(wait.object)?)),
+            op => Some((family(op)?, wait.object)),
+        }
+    }
+
+    fn object(&mut self, key: Key) -> Option<&mut Object> {
         if self.objects.len() >= OBJECTS_MAX && !self.objects.contains_key(&key) {
             self.explained.unkept += 1;
             return None;
@@ -330,39 +395,50 @@ impl Waits {
         let (at_once, duration) = (wait.ending == Ending::AtOnce, wait.duration_ns());
         let timed_out = wait.ending == Ending::TimedOut;
         self.numbered += 1;
-        let key = (wait.ended_ns, self.numbered);
-        if let Some(family) = family(wait.op)
-            && let Some(object) = self.object(family, wait.object)
-        {
+        let of = (wait.ended_ns, self.numbered);
+        let key = self.key(&wait);
+        if let Some(object) = key.and_then(|key| self.object(key)) {
             let c = &mut object.counts;
             c.waits += 1;
             c.at_once += u64::from(at_once);
             c.timeouts += u64::from(timed_out);
             c.waited_ns = c.waited_ns.saturating_add(duration);
-            object.undivided.push_back(key);
+            object.undivided.push_back(of);
         }
+        self.releases(&wait);
         let Wait { began_ns, ended_ns, op, object, stack, .. } = wait;
         self.histories.add(wait.thread, Past { began_ns, ended_ns, op, object, stack });
-        self.pending.insert(key, Pending { wait, divided: false });
+        self.pending.insert(of, Pending { wait, key, divided: false });
     }
 
-    fn wake(&mut self, object: u64, woken: u64, waker: Waker) {
-        let Some(family) = family(waker.op) else { return };
-        let key = (family, object);
-        let Some(object) = self.object(family, object) else { return };
+    /// A call that may itself release others: a write, the last one at a barrier.
+    fn releases(&mut self, wait: &Wait) {
+        let Wait { thread, began_ns, ended_ns, stack, op, .. } = *wait;
+        let waker = Waker { thread, began_ns, ended_ns, stack, op };
+        match op {
+            _ if wait.ending != Ending::Done || wait.result == 0 => {}
+            Op::Write | Op::Send => {
+                if let Some(end) = self.streams.written_by(wait.object) {
+                    self.wake((Family::Stream, end), 1, waker);
+                }
+            }
+            // Its result tells who came last.
+            Op::BarrierWait => self.wake((Family::Barrier, wait.object), u64::MAX, waker),
+            _ => {}
+        }
+    }
+
+    fn wake(&mut self, key: Key, left: u64, waker: Waker) {
+        let Some(object) = self.object(key) else { return };
         object.counts.wakes += 1;
-        let left = match waker.op {
-            Op::FutexWake => woken,
-            Op::CondBroadcast => u64::MAX,
-            _ => 1,
-        };
         object.counts.of_nobody += u64::from(left == 0);
-        if object.wakes.len() == WAKES_MAX {
-            let half_ns = object.wakes[WAKES_MAX / 2].waker.began_ns;
+        let most = key.0.wakes_max();
+        if object.wakes.len() == most {
+            let half_ns = object.wakes[most / 2].waker.began_ns;
             self.divide_until(key, half_ns);
         }
         let Some(object) = self.objects.get_mut(&key) else { return };
-        if object.wakes.len() == WAKES_MAX {
+        if object.wakes.len() == most {
             object.wakes.pop_front();
         }
         // A waker that lost its CPU within the call writes its wake late: they stand by when they
@@ -372,7 +448,7 @@ impl Waits {
     }
 
     /// Divides the waits on an object that were over by this time, before its oldest wakes go.
-    fn divide_until(&mut self, key: (Family, u64), until_ns: u64) {
+    fn divide_until(&mut self, key: Key, until_ns: u64) {
         loop {
             let Some(object) = self.objects.get_mut(&key) else { return };
             let over = object.undivided.front().filter(|w| w.0 <= until_ns);
@@ -380,7 +456,8 @@ impl Waits {
             object.undivided.pop_front();
             if let Some(pending) = self.pending.get_mut(&of) {
                 pending.divided = true;
-                divide(&mut self.objects, &self.histories, &mut self.explained, &mut pending.wait);
+                let object = Some((key, object));
+                divide(object, &self.histories, &mut self.explained, &mut pending.wait);
             }
         }
     }
@@ -393,29 +470,84 @@ impl Waits {
             }
             let (of, mut pending) = entry.remove_entry();
             if !pending.divided {
-                let family = family(pending.wait.op);
-                let key = family.map(|f| (f, pending.wait.object));
-                if let Some(object) = key.and_then(|key| self.objects.get_mut(&key))
+                let key = pending.key;
+                let mut object = key.and_then(|key| Some((key, self.objects.get_mut(&key)?)));
+                if let Some((_, object)) = &mut object
                     && object.undivided.front() == Some(&of)
                 {
                     object.undivided.pop_front();
                 }
-                divide(&mut self.objects, &self.histories, &mut self.explained, &mut pending.wait);
+                match pending.wait.op {
+                    Op::Join => join(&self.ends, &self.histories, &mut pending.wait),
+                    _ => divide(object, &self.histories, &mut self.explained, &mut pending.wait),
+                }
             }
             self.ready.push_back(pending.wait);
         }
     }
 }
 
+/// A thread joined another one: that one's end let it go on.
+fn join(ends: &HashMap<u64, u64>, histories: &Histories, wait: &mut Wait) {
+    let end = ends.get(&wait.result).filter(|_| wait.ending == Ending::Done && wait.result != 0);
+    let (from_ns, ended_ns) = (wait.began_ns, wait.ended_ns);
+    let mut piece = |from_ns, to_ns, by: Option<Waker>| {
+        let did = |by: Waker| histories.between(by.thread, from_ns, to_ns, |_, _| false);
+        let (holder, meanwhile) = (Holder::Unknown, by.map(did).unwrap_or_default());
+        wait.pieces.push(Piece { from_ns, to_ns, by, holder, meanwhile });
+    };
+    let Some(end_ns) = end else { return piece(from_ns, ended_ns, None) };
+    let thread = wait.result as u32;
+    let by = Waker {
+        thread,
+        began_ns: *end_ns,
+        ended_ns: *end_ns,
+        stack: StackKey::default(),
+        op: Op::Join,
+    };
+    let to_ns = end_ns.clamp(&from_ns, &ended_ns);
+    piece(from_ns, *to_ns, Some(by));
+    if *to_ns < ended_ns {
+        piece(*to_ns, ended_ns, None);
+    }
+    wait.released_by = Some(by);
+}
+
+/// Of the wakes on an object those that lie inside the wait of a thread, and the one among them
+/// that let it go on.
+fn wakes_of(key: Key, object: &Object, wait: &Wait) -> (Vec<usize>, Option<usize>) {
+    let (began, ended) = (wait.began_ns, wait.ended_ns);
+    let inside = |s: &Seen| {
+        s.waker.thread != wait.thread && s.waker.ended_ns >= began && s.waker.began_ns <= ended
+    };
+    let all: Vec<usize> = (0..object.wakes.len()).filter(|i| inside(&object.wakes[*i])).collect();
+    let mut can = all.iter().copied().filter(|i| object.wakes[*i].left > 0);
+    let of = match key.0 {
+        _ if wait.ending != Ending::Done => None,
+        Family::Stream if wait.result == 0 => None,
+        // Who comes last waits for nobody.
+        Family::Barrier if wait.result != 0 => None,
+        // There was nothing to read when it began: the first write since is what it read. One that
+        // had begun before is it where there is no other.
+        Family::Stream => {
+            let first = can.next();
+            let since = |i: &usize| object.wakes[*i].waker.began_ns >= began;
+            first.into_iter().chain(can).find(since).or(first)
+        }
+        _ => can.next_back(),
+    };
+    (all, of)
+}
+
 /// Divides a wait at the wakes on its object and finds the one that let it go on.
 fn divide(
-    objects: &mut HashMap<(Family, u64), Object>,
+    object: Option<(Key, &mut Object)>,
     histories: &Histories,
     explained: &mut Explained,
     wait: &mut Wait,
 ) {
-    let counted = family(wait.op).is_some() && wait.ending == Ending::Done;
-    let object = family(wait.op).and_then(|f| objects.get_mut(&(f, wait.object)));
+    let is_lock = family(wait.op).is_some_and(|f| f != Family::Barrier);
+    let counted = is_lock && wait.ending == Ending::Done;
     let of = (family(wait.op), wait.object);
     let mut from_ns = wait.began_ns;
     let mut holder = match (wait.op, wait.result) {
@@ -423,20 +555,17 @@ fn divide(
         _ => None,
     };
     if wait.ending != Ending::AtOnce
-        && let Some(object) = object
+        && let Some((key, object)) = object
     {
-        let (began, ended, thread) = (wait.began_ns, wait.ended_ns, wait.thread);
-        let inside = |s: &Seen| {
-            s.waker.thread != thread && s.waker.ended_ns >= began && s.waker.began_ns <= ended
-        };
-        let last = object.wakes.iter().rposition(|s| inside(s) && s.left > 0);
-        let releases = last.filter(|_| wait.ending == Ending::Done);
-        for (i, seen) in object.wakes.iter_mut().enumerate() {
-            if !inside(seen) || releases.is_some_and(|r| i > r) {
+        let (inside, releases) = wakes_of(key, object, wait);
+        for i in inside {
+            let only = key.0 == Family::Stream && releases != Some(i);
+            if only || releases.is_some_and(|r| i > r) {
                 continue;
             }
-            let to_ns = seen.waker.began_ns.clamp(from_ns, ended);
-            let held = holder.take().unwrap_or(match wait.pieces.is_empty() {
+            let Some(seen) = object.wakes.get_mut(i) else { continue };
+            let to_ns = seen.waker.began_ns.clamp(from_ns, wait.ended_ns);
+            let held = holder.take().unwrap_or(match wait.pieces.is_empty() && key.0.is_held() {
                 true => Holder::Likely(seen.waker.thread),
                 false => Holder::Unknown,
             });
@@ -500,10 +629,10 @@ mod tests {
         let mut w = Waits::new();
         // Thread 9 waits from 100 to 400. At 200 thread 2 wakes somebody else, at 390 thread 3
         // wakes thread 9, whose end is written before that wake is.
-        w.wake(64, 0, waker(1, 50));
-        w.wake(64, 0, waker(2, 200));
+        w.wake((Family::Futex, 64), 0, waker(1, 50));
+        w.wake((Family::Futex, 64), 0, waker(2, 200));
         w.wait(wait(9, 100, 391, Ending::Done));
-        w.wake(64, 1, waker(3, 390));
+        w.wake((Family::Futex, 64), 1, waker(3, 390));
         let waits = all(&mut w);
         let pieces: Vec<_> =
             waits[0].pieces.iter().map(|p| (p.from_ns, p.to_ns, p.holder)).collect();
@@ -532,9 +661,9 @@ mod tests {
             let (over, woken) = (wait(2, at, at + 5, Ending::Done), waker(1, at + 4));
             if n % 3 == 0 {
                 w.wait(over);
-                w.wake(64, 1, woken);
+                w.wake((Family::Futex, 64), 1, woken);
             } else {
-                w.wake(64, 1, woken);
+                w.wake((Family::Futex, 64), 1, woken);
                 w.wait(over);
             }
         }
@@ -553,7 +682,7 @@ mod tests {
         w.wait(wait(8, 100, 203, Ending::Done));
         w.wait(wait(9, 110, 205, Ending::Done));
         w.wait(wait(7, 120, 207, Ending::Done));
-        w.wake(64, 2, waker(1, 200));
+        w.wake((Family::Futex, 64), 2, waker(1, 200));
         let by: Vec<_> = all(&mut w).iter().map(|w| (w.thread, w.released_by.is_some())).collect();
         assert_eq!(by, [(8, true), (9, true), (7, false)]);
         assert_eq!(w.explained(), Explained { waits: 3, woken: 2, unkept: 0 });
@@ -566,9 +695,9 @@ mod tests {
         // then can thread 1 write its wake.
         let late = Waker { ended_ns: 350, ..waker(1, 300) };
         w.wait(wait(8, 100, 301, Ending::Done));
-        w.wake(64, 1, waker(8, 303));
+        w.wake((Family::Futex, 64), 1, waker(8, 303));
         w.wait(wait(9, 110, 306, Ending::Done));
-        w.wake(64, 1, late);
+        w.wake((Family::Futex, 64), 1, late);
         let waits = all(&mut w);
         let by = |w: &Wait| w.released_by.map(|r| r.thread);
         assert_eq!((by(&waits[0]), by(&waits[1])), (Some(1), Some(8)));
@@ -580,7 +709,7 @@ mod tests {
     #[test]
     fn what_was_not_woken_has_no_waker() {
         let mut w = Waits::new();
-        w.wake(64, 1, waker(1, 150));
+        w.wake((Family::Futex, 64), 1, waker(1, 150));
         w.wait(wait(2, 100, 160, Ending::TimedOut));
         w.wait(wait(3, 100, 101, Ending::AtOnce));
         w.wait(wait(1, 100, 170, Ending::Done));
@@ -596,9 +725,110 @@ mod tests {
         let mut w = Waits::new();
         let lock = Wait { op: Op::MutexLock, result: 77, ..wait(5, 100, 300, Ending::Done) };
         w.wait(lock);
-        w.wake(64, 0, Waker { op: Op::MutexUnlock, ..waker(6, 250) });
+        w.wake((Family::Mutex, 64), 1, Waker { op: Op::MutexUnlock, ..waker(6, 250) });
         let waits = all(&mut w);
         assert_eq!(waits[0].pieces[0].holder, Holder::Known(77));
         assert_eq!(waits[0].released_by.map(|r| r.thread), Some(6));
+    }
+
+    /// A call on a descriptor that succeeded with this result.
+    fn call(thread: u32, op: Op, fd: u64, began_ns: u64, ended_ns: u64, result: u64) -> Wait {
+        Wait { op, object: fd, result, ..wait(thread, began_ns, ended_ns, Ending::Done) }
+    }
+
+    #[test]
+    fn the_first_write_since_releases_a_reader() {
+        let mut w = Waits::new();
+        w.streams.tell(3, "pipe:[7]");
+        w.streams.tell(4, "pipe:[7]");
+        w.streams.tell(5, "pipe:[8]");
+        // One write before the first read began, one to another pipe, two while it waits: it goes
+        // on at the first of these. The second reader has the second, the third reader nothing.
+        w.wait(call(1, Op::Write, 4, 50, 60, 1));
+        w.wait(call(2, Op::Write, 5, 150, 160, 1));
+        w.wait(call(2, Op::Write, 4, 200, 203, 1));
+        w.wait(call(9, Op::Read, 3, 100, 210, 1));
+        w.wait(call(1, Op::Write, 4, 205, 206, 1));
+        w.wait(call(8, Op::Read, 3, 110, 230, 1));
+        w.wait(call(7, Op::Read, 3, 120, 240, 1));
+        // The end of the stream is not what somebody wrote.
+        w.wait(call(1, Op::Write, 4, 300, 301, 1));
+        w.wait(call(6, Op::Read, 3, 290, 310, 0));
+        let waits: Vec<Wait> = all(&mut w).into_iter().filter(|w| w.op == Op::Read).collect();
+        let by = |w: &Wait| w.released_by.map(|by| (by.thread, by.began_ns));
+        let found: Vec<_> = waits.iter().map(|w| (w.thread, by(w))).collect();
+        let (first, second) = (Some((2, 200)), Some((1, 205)));
+        assert_eq!(found, [(9, first), (8, second), (7, None), (6, None)]);
+        let piece = |p: &Piece| (p.from_ns, p.to_ns, p.by.map(|by| by.thread), p.holder);
+        let pieces: Vec<_> = waits[0].pieces.iter().map(piece).collect();
+        let unknown = Holder::Unknown;
+        assert_eq!(pieces, [(100, 200, Some(2), unknown), (200, 210, None, unknown)]);
+        // They are no locks.
+        assert_eq!((w.explained(), w.objects().count()), (Explained::default(), 0));
+    }
+
+    #[test]
+    fn a_write_that_its_reader_overtakes_releases_it() {
+        let mut w = Waits::new();
+        w.streams.tell(3, "anon_inode:[eventfd]");
+        // The writer loses its CPU within its call, to the reader that it woke. The next one had
+        // begun to write before the next read began.
+        w.wait(call(9, Op::Read, 3, 100, 202, 8));
+        w.wait(call(1, Op::Write, 3, 200, 290, 8));
+        w.wait(call(2, Op::Write, 3, 300, 340, 8));
+        w.wait(call(9, Op::Read, 3, 310, 330, 8));
+        let waits = all(&mut w);
+        let by: Vec<_> = waits.iter().filter(|w| w.op == Op::Read).map(|w| w.released_by).collect();
+        assert_eq!(
+            by.iter().map(|by| by.map(|by| by.thread)).collect::<Vec<_>>(),
+            [Some(1), Some(2)]
+        );
+    }
+
+    #[test]
+    fn memory_for_a_stream_that_nobody_reads_here_is_bounded() {
+        let mut w = Waits::new();
+        w.streams.tell(4, "pipe:[7]");
+        for n in 0..10_000 {
+            w.wait(call(1, Op::Write, 4, 10 * n, 10 * n + 5, 1));
+        }
+        assert!(w.objects.values().all(|o| o.wakes.len() <= WRITES_MAX));
+    }
+
+    #[test]
+    fn the_last_at_a_barrier_releases_the_others_of_its_round() {
+        let mut w = Waits::new();
+        let at = |thread, began, ended, last| call(thread, Op::BarrierWait, 64, began, ended, last);
+        // Thread 3 comes last and is last to leave: thread 1 is back by then, and waits for 2.
+        w.wait(at(1, 100, 205, 0));
+        w.wait(at(2, 110, 206, 0));
+        w.wait(at(3, 200, 330, 1));
+        w.wait(at(2, 320, 321, 1));
+        w.wait(at(1, 210, 325, 0));
+        let waits = all(&mut w);
+        let by: Vec<_> =
+            waits.iter().map(|w| (w.thread, w.released_by.map(|by| by.thread))).collect();
+        assert_eq!(by, [(1, Some(3)), (2, Some(3)), (2, None), (1, Some(2)), (3, None)]);
+        assert_eq!(w.explained().waits, 0);
+    }
+
+    #[test]
+    fn who_joins_is_released_by_the_end_of_the_other() {
+        let mut w = Waits::new();
+        w.ends.extend([(5, 180), (6, 90)]);
+        let join = |thread, began, ended, of| call(thread, Op::Join, 0x7000, began, ended, of);
+        w.wait(join(1, 100, 200, 5));
+        // That one had ended before; of this one nothing is known.
+        w.wait(join(2, 100, 201, 6));
+        w.wait(join(3, 100, 202, 0));
+        let waits = all(&mut w);
+        let piece = |p: &Piece| (p.from_ns, p.to_ns, p.by.map(|by| by.thread));
+        let pieces =
+            |n: usize| waits[n].pieces.iter().map(piece).collect::<Vec<(u64, u64, Option<u32>)>>();
+        assert_eq!(pieces(0), [(100, 180, Some(5)), (180, 200, None)]);
+        assert_eq!(pieces(1), [(100, 100, Some(6)), (100, 201, None)]);
+        assert_eq!(pieces(2), [(100, 202, None)]);
+        let by: Vec<_> = waits.iter().map(|w| w.released_by.map(|by| by.thread)).collect();
+        assert_eq!(by, [Some(5), Some(6), None]);
     }
 }

@@ -50,6 +50,13 @@ pub struct Place {
     pub text: String,
 }
 
+impl Place {
+    /// Whether a library call names what is waited on, where the call itself does not.
+    pub fn is_named(&self) -> bool {
+        self.primitive != Op::FutexWait.name()
+    }
+}
+
 /// Library calls, by a part of their names or of the file that they stand in, and the primitive
 /// that they are.
 const PRIMITIVES: [(&str, &str, &str, Cause); 14] = [

@@ -105,6 +105,19 @@ fn say(fd: u64, known: &AtomicU8) {
     }
 }
 
+/// Says that these two are one pair of sockets, which have no names to know each other by.
+pub fn describe_pair(fds: [c_int; 2]) {
+    for (own, other) in [(fds[0], fds[1]), (fds[1], fds[0])] {
+        let known = usize::try_from(own).ok().and_then(|own| KNOWN.get(own));
+        if let Some(known) = known {
+            known.fetch_or(DESCRIBED, Relaxed);
+            let mut text = Text::default();
+            let _ = write!(text, "unix pair:{own} -> pair:{other}");
+            block::descriptor(own as u64, text.text());
+        }
+    }
+}
+
 /// A text of bounded length on the stack.
 struct Text {
     bytes: [u8; 512],

@@ -124,6 +124,10 @@ pub unsafe fn socketpair(domain: c_int, kind: c_int, protocol: c_int, fds: *mut 
     let r = unsafe { real::socketpair(domain, kind, protocol, fds) };
     // SAFETY: the call has filled them.
     unsafe { made_two(r, fds) };
+    if r == 0 && (settings::wants(Classes::IO) || settings::wants(Classes::NET)) {
+        // SAFETY: as above.
+        descriptors::describe_pair(unsafe { *fds.cast::<[c_int; 2]>() });
+    }
     r
 }
 

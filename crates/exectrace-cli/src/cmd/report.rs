@@ -91,6 +91,8 @@ const SMALL: u64 = 8;
 const ROWS: usize = 5;
 /// Threads that are listed one by one.
 const THREADS: usize = 8;
+/// How descriptors begin from which a thread reads what others have to say.
+const STREAMS: [&str; 6] = ["socket:", "pipe:", "tcp ", "udp ", "unix ", "anon_inode:"];
 /// Distinct places that are kept; more are put together.
 const PLACES_MAX: usize = 4096;
 
@@ -319,8 +321,7 @@ impl Sums {
         if let Some(file) = self.descriptors.get(&wait.object)
             && wait.op.object() == Object::Descriptor
         {
-            let is_stream =
-                ["socket", "pipe", "tcp", "udp", "unix"].iter().any(|k| file.contains(k));
+            let is_stream = STREAMS.iter().any(|k| file.starts_with(k));
             if is_stream && matches!(wait.op, Op::Read | Op::Receive | Op::Accept) {
                 place.cause = Cause::Idle;
             }
@@ -666,7 +667,12 @@ impl Sums {
                 by.map_or(String::new(), |((t, from), released)| {
                     let did = released.meanwhile();
                     let did = if did.is_empty() { did } else { format!("; {did}") };
-                    format!("{} in {}{did}", self.thread_name(*t), shortened(from))
+                    // A thread that ended released whoever joined it from nowhere.
+                    let from = match from.as_str() {
+                        "" => String::new(),
+                        from => format!(" in {}", shortened(from)),
+                    };
+                    format!("{}{from}{did}", self.thread_name(*t))
                 }),
             ]);
         }

@@ -28,20 +28,23 @@ use crate::filter::Window;
 use crate::input::Input;
 use crate::output::Out;
 use crate::places;
+use crate::places::Cause;
 use crate::stacks::Stacks;
 use crate::time;
 use crate::verdict::Verdict;
 
 const HELP: &str = "\
 A wait is a call that may block: on a lock, for I/O, for another thread, for time. It is divided at
-every wake on its object; each piece is charged to the thread whose wake ended it. holder says what
-is known of who held the lock: known (the lock named its owner), likely (the first to wake on a
+every wake on its object; each piece is charged to the thread whose wake ended it: a lock's release,
+a signal, the last arrival at a barrier, the end of the thread that is joined, the first write to
+the other end of the pipe, eventfd or socket that is read, in this process. holder says what is
+known of who held the lock: known (the lock named its owner), likely (the first to wake on a
 contended lock), unknown.
 
 JSON lines: thread, kind, class, object, began_ns, ended_ns, duration_ns, ending (done, at once,
 timed out, failed, never), result, errno, stack, stack_walk (how that was walked: frame pointers,
 tables, guesses where there were no tables; cut and lost: there are more frames),
-released_by {thread, began_ns, stack} or null,
+released_by {thread, kind, began_ns, ended_ns, stack} or null,
 blocked_ns and woken_ns (null where the kernel's switches are not in the trace): of the wait,
 blocked without a CPU, and woken without one yet; pieces: from_ns, to_ns, by {thread, stack} or
 null, holder, holder_of, meanwhile {ns, running_ns, blocked [{kind, object, ns}]}: what that waker
@@ -204,10 +207,12 @@ fn wait_json(
     part: Option<Part>,
     stack: &mut impl FnMut(StackKey) -> StackOf,
 ) -> Value {
+    let found = stack(wait.stack);
+    let place = places::place(wait.op, found.as_ref());
     let mut waker = |w: &Waker| {
         json!({
             "thread": w.thread,
-            "kind": w.op.name(),
+            "kind": w.did(),
             "began_ns": w.began_ns,
             "ended_ns": w.ended_ns,
             "stack": places::stack_json(stack(w.stack).as_ref()),
@@ -220,8 +225,11 @@ fn wait_json(
         .map(|p| {
             let (holder, of) = match p.holder {
                 Holder::Known(tid) => ("known", json!({ "tid": tid })),
-                Holder::Likely(thread) => ("likely", json!({ "thread": thread })),
-                Holder::Unknown => ("unknown", Value::Null),
+                // A futex may be of something that nobody holds.
+                Holder::Likely(thread) if place.cause == Cause::Lock || !place.is_named() => {
+                    ("likely", json!({ "thread": thread }))
+                }
+                Holder::Likely(_) | Holder::Unknown => ("unknown", Value::Null),
             };
             json!({
                 "from_ns": p.from_ns,
@@ -233,8 +241,6 @@ fn wait_json(
             })
         })
         .collect();
-    let found = stack(wait.stack);
-    let place = places::place(wait.op, found.as_ref());
     json!({
         "thread": wait.thread,
         "task": wait.task,
@@ -276,7 +282,11 @@ fn wait_text(wait: &Wait, stack: &mut impl FnMut(StackKey) -> StackOf) -> String
     text.push('\n');
     if let Some(by) = &wait.released_by {
         let from = places::own_call(stack(by.stack).as_ref());
-        text.push_str(&format!("           released by thread {} in {from}\n", by.thread));
+        let by = match by.op {
+            Op::Join => format!("the end of thread {}", by.thread),
+            _ => format!("thread {} in {from}", by.thread),
+        };
+        text.push_str(&format!("           released by {by}\n"));
     }
     text
 }
