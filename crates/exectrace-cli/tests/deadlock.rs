@@ -34,16 +34,19 @@ fn asleep(pid: u32) -> Option<Vec<String>> {
     Some(asleep.collect())
 }
 
-/// The process that the command has started, when these threads of it have slept for a while.
+/// A process that this one has made.
+fn child_of(pid: u32) -> Option<u32> {
+    let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).ok()?;
+    children.split_whitespace().next()?.parse().ok()
+}
+
+/// The program, when these threads of it have slept for a while: the command has made the process
+/// that records, and that one the program.
 fn hung(command: &Child, threads: &[&str]) -> u32 {
-    let children = format!("/proc/{0}/task/{0}/children", command.id());
     let mut seen = 0;
     loop {
         thread::sleep(Duration::from_millis(50));
-        let child = fs::read_to_string(&children).unwrap_or_default();
-        let Some(pid) = child.split_whitespace().next().and_then(|c| c.parse().ok()) else {
-            continue;
-        };
+        let Some(pid) = child_of(command.id()).and_then(child_of) else { continue };
         let asleep = asleep(pid).unwrap_or_default();
         let all = threads.iter().all(|t| asleep.iter().any(|a| a == t));
         seen = if all { seen + 1 } else { 0 };

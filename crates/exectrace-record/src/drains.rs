@@ -67,8 +67,8 @@ pub struct Drains {
     done: Vec<Traced>,
     /// Processes that could not be recorded, and why.
     refused: Vec<(u32, String)>,
-    /// The first process has the output's name.
-    named: bool,
+    /// Names of traces so far; the first process has the output's.
+    names: BTreeSet<PathBuf>,
     scheduling: Scheduling,
 }
 
@@ -100,7 +100,7 @@ impl Drains {
             running: Vec::new(),
             done: Vec::new(),
             refused: Vec::new(),
-            named: false,
+            names: BTreeSet::new(),
             scheduling,
         }
     }
@@ -157,8 +157,19 @@ impl Drains {
         self.running.len()
     }
 
-    /// Ends every recording, also of processes that run on. Beside the traces: processes that could
-    /// not be recorded, and why.
+    /// The processes that are being recorded, and their traces.
+    pub fn traces(&self) -> Vec<(u32, PathBuf)> {
+        self.running.iter().map(|one| (one.pid, one.path.clone())).collect()
+    }
+
+    /// The traces that have ended, and beside them processes that could not be recorded, and why.
+    pub fn take_ended(&mut self) -> (Vec<Traced>, Vec<(u32, String)>) {
+        let mut done = std::mem::take(&mut self.done);
+        done.sort_by_key(|t| (t.path != self.output, t.pid));
+        (done, std::mem::take(&mut self.refused))
+    }
+
+    /// Ends every recording, also of processes that run on.
     pub fn finish(mut self) -> (Vec<Traced>, Vec<(u32, String)>) {
         self.see();
         let unknown = self.scheduling.full();
@@ -166,9 +177,7 @@ impl Drains {
         for one in std::mem::take(&mut self.running) {
             self.done.push(one.finish(schema::END_EXIT));
         }
-        let output = self.output.clone();
-        self.done.sort_by_key(|t| (t.path != output, t.pid));
-        (self.done, self.refused)
+        self.take_ended()
     }
 
     /// Takes what the kernel has seen, finds new mappings, and gives each its part: a session that
@@ -249,20 +258,17 @@ impl Drains {
     /// `app.trace` for the first process, `app.PID.trace` for others, and a number before the
     /// ending where a process became several programs.
     fn name(&mut self, pid: u32) -> PathBuf {
-        if !std::mem::replace(&mut self.named, true) {
-            return self.output.clone();
-        }
+        let first = self.names.is_empty().then(|| self.output.clone());
         let stem = self.output.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let ending = self.output.extension().map(|e| format!(".{}", e.to_string_lossy()));
         let ending = ending.unwrap_or_default();
-        let taken = |path: &PathBuf| {
-            self.running.iter().any(|o| o.path == *path)
-                || self.done.iter().any(|t| t.path == *path)
-        };
         let plain = self.output.with_file_name(format!("{stem}.{pid}{ending}"));
         let numbered =
             (2..).map(|n| self.output.with_file_name(format!("{stem}.{pid}.{n}{ending}")));
-        std::iter::once(plain).chain(numbered).find(|path| !taken(path)).unwrap_or_default()
+        let mut all = first.into_iter().chain([plain]).chain(numbered);
+        let name = all.find(|path| !self.names.contains(path)).unwrap_or_default();
+        self.names.insert(name.clone());
+        name
     }
 }
 

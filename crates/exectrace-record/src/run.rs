@@ -15,12 +15,15 @@ use std::time::Instant;
 
 use trace::encode::wire;
 
+use crate::behind::Behind;
 use crate::check;
 use crate::check::Refused;
 use crate::cost;
 use crate::drains::Drains;
 use crate::drains::Traced;
 use crate::folder::Folder;
+use crate::front;
+use crate::front::Front;
 use crate::library;
 use crate::library::Library;
 use crate::scheduling::Scheduling;
@@ -103,7 +106,7 @@ pub struct Recorded {
 
 /// A process that was just made may not have begun to record when the one that made it ends; so
 /// long is one waited for, where all are.
-const YOUNG: Duration = Duration::from_millis(100);
+pub(crate) const YOUNG: Duration = Duration::from_millis(100);
 
 /// A program that can be recorded, with all that this takes in place.
 #[derive(Debug)]
@@ -116,17 +119,22 @@ pub struct Prepared {
 }
 
 /// Makes everything ready to record a program with the preloaded `library`, the bytes of a shared
-/// object. Nothing of the program has run yet.
+/// object. Nothing of the program has run yet. The `front` is the one for which this process is the
+/// back.
 ///
 /// # Errors
 ///
 /// What is in the way.
-pub fn prepare(options: Options, library: &[u8]) -> Result<Prepared, Refused> {
+pub fn prepare(
+    options: Options,
+    library: &[u8],
+    front: Option<Front>,
+) -> Result<Prepared, Refused> {
     if is_recorded() {
         return Err(Refused::Nested);
     }
     let program = check::program(&options.program)?;
-    let signals = Passing::begin();
+    let signals = Passing::begin(front);
     prepare_output(&options.output).map_err(|e| Refused::Output(options.output.clone(), e))?;
     let folder = Folder::on_tmpfs().map_err(Refused::NoTmpfs)?;
     let library = Library::unpack(library).map_err(Refused::Library)?;
@@ -134,12 +142,13 @@ pub fn prepare(options: Options, library: &[u8]) -> Result<Prepared, Refused> {
 }
 
 impl Prepared {
-    /// Records the program from its start to its end.
+    /// Records the program from its start to its end. Beside what came of it: processes that run on
+    /// and are recorded on, where the command can end before this process does.
     ///
     /// # Errors
     ///
     /// The program cannot be started. Later nothing is in the way: it runs on.
-    pub fn record(self) -> Result<Recorded, Refused> {
+    pub fn record(self) -> Result<(Recorded, Option<Behind>), Refused> {
         let Prepared { options, program, folder, library, mut signals } = self;
         let mut command = Command::new(&program);
         arrange(&mut command, &options, &folder, &library);
@@ -160,6 +169,10 @@ impl Prepared {
             }
         };
         let took = began.elapsed();
+        let ended = match status.signal() {
+            Some(signal) => Ended::Signal(signal),
+            None => Ended::Status(status.code().unwrap_or(0) as u8),
+        };
         drains.look_now();
         drains.step();
         let mut seen = Instant::now();
@@ -170,15 +183,15 @@ impl Prepared {
             drains.sleep();
             drains.step();
         }
-        let traces_before = drains.running();
-        let left = still_there(&mut drains, traces_before);
-        let ended = match status.signal() {
-            Some(signal) => Ended::Signal(signal),
-            None => Ended::Status(status.code().unwrap_or(0) as u8),
+        let left = still_there(&mut drains);
+        let goes_on = left > 0 && signals.is_back();
+        let (left, (traces, refused), behind) = if goes_on {
+            (0, drains.take_ended(), Some(Behind { drains, signals, folder, library }))
+        } else {
+            (left, drains.finish(), None)
         };
-        let (traces, refused) = drains.finish();
         let (own_cpu, program_cpu) = (cost::own(), cost::of_children());
-        Ok(Recorded { ended, took, traces, refused, left, own_cpu, program_cpu })
+        Ok((Recorded { ended, took, traces, refused, left, own_cpu, program_cpu }, behind))
     }
 }
 
@@ -212,9 +225,9 @@ fn watch(options: &Options) -> (Scheduling, String) {
 
 /// Processes that live on a moment after the first one has ended; the last ones of a pipe do for a
 /// moment.
-fn still_there(drains: &mut Drains, running: usize) -> usize {
+fn still_there(drains: &mut Drains) -> usize {
     let until = Instant::now() + Duration::from_millis(300);
-    let mut running = running;
+    let mut running = drains.running();
     while running > 0 && Instant::now() < until {
         drains.sleep();
         drains.step();
@@ -256,5 +269,6 @@ fn arrange(command: &mut Command, options: &Options, folder: &Folder, library: &
         options.memory,
         u8::from(options.follow)
     );
+    command.env_remove(front::VARIABLE);
     command.env(PRELOAD, preload).env(DIR, folder.path()).env(OPTIONS, settings);
 }

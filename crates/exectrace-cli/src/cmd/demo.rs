@@ -44,7 +44,7 @@ pub fn run(options: &Options) -> ExitCode {
     match std::env::current_exe() {
         Ok(own) => {
             let command: Vec<OsString> = vec![own.into(), "demo".into(), "--run".into()];
-            record::run(&record::Options::of(command, options.output.clone()))
+            record::run_here(&record::Options::of(command, options.output.clone()))
         }
         Err(e) => {
             failure::say(&format!("the path of this program: {e}"));

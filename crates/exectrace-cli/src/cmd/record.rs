@@ -8,9 +8,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use trace_record::Behind;
 use trace_record::Ended;
+use trace_record::Front;
+use trace_record::Part;
 use trace_record::Recorded;
 use trace_record::Traced;
+use trace_record::Waited;
 
 use crate::args::Common;
 use crate::args::Symbols;
@@ -32,7 +36,8 @@ too, each into a file beside the first with its process number in the name.
 The report goes to standard error, so that the program's output stays what it is. The program's exit
 status is passed on; 128 + N where signal N ended it; 1 where it could not be recorded at all. A
 signal that this command is sent is passed on too. When the program has ended, processes of it that
-still run go on unrecorded, unless --wait is given.
+still run are recorded on behind: the command says so, and by which process, and ends. With --wait
+it stays until the last of them has ended, and the report is of all of them.
 
 Examples:
   exectrace record -- ./server --port 8080
@@ -105,12 +110,45 @@ impl Options {
 /// Classes that there are.
 const CLASSES: [&str; 6] = ["locks", "io", "net", "sleep", "sched", "process"];
 
-/// Runs the command; gives the program's own status.
+/// Runs the command; gives the program's own status. Where it need not stay it is divided in two,
+/// so that one can end before the other.
 pub fn run(options: &Options) -> ExitCode {
-    match record(options) {
-        Ok(recorded) => {
-            say(options, &recorded);
-            ExitCode::from(recorded.ended.code())
+    if options.wait {
+        return run_here(options);
+    }
+    match trace_record::divide() {
+        Part::Front(Waited::Status(code)) => ExitCode::from(code),
+        Part::Front(Waited::Lost { back, signal }) => {
+            failure::say(&format!(
+                "the process that recorded, {back}, was ended by signal {signal}: the program runs \
+                 on, and its trace is not complete"
+            ));
+            ExitCode::from(Ended::Signal(signal).code())
+        }
+        Part::Back(front) => run_as(options, Some(front)),
+        Part::Both => run_here(options),
+    }
+}
+
+/// Runs the command in this process.
+pub fn run_here(options: &Options) -> ExitCode {
+    run_as(options, None)
+}
+
+fn run_as(options: &Options, front: Option<Front>) -> ExitCode {
+    match record(options, front) {
+        Ok((recorded, behind)) => {
+            let code = recorded.ended.code();
+            match behind {
+                None => say(options, &recorded, &[]),
+                Some(mut behind) => {
+                    let traces = behind.traces();
+                    // A trace may be long, and its report take a while.
+                    behind.meanwhile(|| say(options, &recorded, &traces));
+                    behind.go_on(code);
+                }
+            }
+            ExitCode::from(code)
         }
         Err(why) => {
             failure::say(&why);
@@ -119,7 +157,9 @@ pub fn run(options: &Options) -> ExitCode {
     }
 }
 
-fn record(options: &Options) -> Result<Recorded, String> {
+type Done = (Recorded, Option<Behind>);
+
+fn record(options: &Options, front: Option<Front>) -> Result<Done, String> {
     if let Some(other) = options.classes.split(',').find(|c| !CLASSES.contains(c)) {
         return Err(format!("--classes: there is no class `{other}`: {}", CLASSES.join(", ")));
     }
@@ -146,7 +186,7 @@ fn record(options: &Options) -> Result<Recorded, String> {
         notes: notes(options, line.join(" ")),
     };
     let what = recorded_here(options, plan.switches || plan.samples_hz > 0);
-    let prepared = trace_record::prepare(plan, &library()?).map_err(|e| e.to_string())?;
+    let prepared = trace_record::prepare(plan, &library()?, front).map_err(|e| e.to_string())?;
     failure::say(&what);
     prepared.record().map_err(|e| e.to_string())
 }
@@ -195,7 +235,8 @@ fn library() -> Result<Vec<u8>, String> {
     }
 }
 
-fn say(options: &Options, recorded: &Recorded) {
+/// Says what came of it, and which processes are recorded on.
+fn say(options: &Options, recorded: &Recorded, behind: &[(u32, PathBuf)]) {
     let how = match recorded.ended {
         Ended::Status(code) => format!("ended with status {code}"),
         Ended::Signal(signal) => format!("was ended by signal {signal}"),
@@ -212,11 +253,28 @@ fn say(options: &Options, recorded: &Recorded) {
         let why = safe(why.as_bytes());
         failure::say(&format!("process {pid} ran without being recorded: {why}"));
     }
-    let mut traces: Vec<&Traced> = recorded.traces.iter().collect();
+    say_traces(options, &recorded.traces, behind.is_empty());
+    if recorded.left > 0 {
+        let left = time::counted(recorded.left as u64, "process");
+        failure::say(&format!(
+            "still running, and recorded no more: {left}; --wait stays with them"
+        ));
+    }
+    if !behind.is_empty() {
+        say_behind(behind);
+    }
+}
+
+/// The report of the most active one, and where all are.
+fn say_traces(options: &Options, traces: &[Traced], is_all: bool) {
+    let mut traces: Vec<&Traced> = traces.iter().collect();
     // A wrapper, a shell or `make` is seldom what is asked about: the most active one is first.
     traces.sort_by_key(|t| Reverse(t.summary.events));
     let Some(most) = traces.first() else {
-        return failure::say("nothing was recorded: the recorder did not start in the program");
+        if is_all {
+            failure::say("nothing was recorded: the recorder did not start in the program");
+        }
+        return;
     };
     let something = std::fs::metadata(&most.path).is_ok_and(|f| f.is_file() && f.len() > 0);
     if !options.no_report && something {
@@ -229,14 +287,25 @@ fn say(options: &Options, recorded: &Recorded) {
     for trace in traces.iter().take(TRACES) {
         failure::say(&said_of(trace));
     }
-    if let more @ 1.. = recorded.traces.len().saturating_sub(TRACES) {
+    if let more @ 1.. = traces.len().saturating_sub(TRACES) {
         failure::say(&format!("and {}", time::counted(more as u64, "more trace")));
     }
-    if recorded.left > 0 {
-        let left = time::counted(recorded.left as u64, "process");
-        failure::say(&format!(
-            "still running, and recorded no more: {left}; --wait stays with them"
-        ));
+}
+
+/// Processes that outlive the first one, the one that records them, and how to end that.
+fn say_behind(behind: &[(u32, PathBuf)]) {
+    let count = time::counted(behind.len() as u64, "process");
+    let own = std::process::id();
+    failure::say(&format!(
+        "still running, and recorded on behind by process {own}: {count}; `kill {own}` ends the \
+         recording, not them; --wait stays with them"
+    ));
+    for (pid, path) in behind.iter().take(TRACES) {
+        let path = path.display();
+        failure::say(&format!("{path} is complete when process {pid} has ended"));
+    }
+    if let more @ 1.. = behind.len().saturating_sub(TRACES) {
+        failure::say(&format!("and {} like this", time::counted(more as u64, "more trace")));
     }
 }
 
