@@ -110,3 +110,52 @@ fn threads_without_cpus_are_what_a_report_says_first() {
     let share: f64 = share.parse().unwrap();
     assert!((65.0..=100.0).contains(&share), "{first}");
 }
+
+/// What is called and never sleeps: each call says that there is nothing to wait for, or wakes
+/// nobody.
+const STORM: &str = "
+#define _GNU_SOURCE
+#include <linux/futex.h>
+#include <pthread.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+static int word = 1;
+__attribute__((noinline)) void *burns(void *none) {
+    for (int i = 0; i < 300000; i++) {
+        syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, 0, 0, 0, 0);
+        syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, 1, 0, 0, 0);
+    }
+    return none;
+}
+int main(void) {
+    pthread_t one, other;
+    pthread_create(&one, 0, burns, 0);
+    pthread_create(&other, 0, burns, 0);
+    pthread_join(one, 0);
+    pthread_join(other, 0);
+    return 0;
+}
+";
+
+#[test]
+fn a_lock_that_burns_calls_and_never_sleeps_is_what_a_report_says_first() {
+    let Some(folder) = made("report-storm", STORM) else { return };
+    let (_, said) = exectrace(&folder, &["record", "--no-report", "-o", "a.trace", "--", "./long"]);
+    let (report, _) = exectrace(&folder, &["report", "a.trace"]);
+    let report = String::from_utf8(report).unwrap();
+    let first = report.lines().next().unwrap_or_default();
+    let begins = "The futex in burns at report-storm/long.c:";
+    assert!(first.starts_with(begins) && first.contains(" calls a second"), "{report}\n{said}");
+    let last = report.lines().find(|l| l.contains("waits that returned at once")).unwrap();
+    assert!(last.contains("burns calls: 600,000 waits"), "{report}");
+    assert!(last.contains(", 600,000 wakes of nobody, 0 waits that slept."), "{report}");
+    let (json, _) = exectrace(&folder, &["report", "--json", "a.trace"]);
+    let json: Value = serde_json::from_slice(&json).unwrap();
+    assert_eq!(json["lost"], 0);
+    let storm = &json["objects"][0];
+    let counts = ["waits", "at_once", "wakes", "of_nobody", "timeouts"].map(|c| storm[c].as_u64());
+    assert_eq!(counts, [600_000, 600_000, 600_000, 600_000, 0].map(Some), "{json}");
+    let burns = |c: &&Value| c["where"].as_str().is_some_and(|place| place.starts_with("burns"));
+    let ranks = json["causes"].as_array().unwrap().iter().find(burns).expect("a rank");
+    assert_eq!(ranks["count"], 600_000);
+}

@@ -87,8 +87,12 @@ pub struct Options {
 
 /// A wait that is less than one such part of its threads' time is not what slows a program.
 const SMALL: u64 = 8;
+/// Calls a second that neither sleep nor wake: more of them are what a report says first.
+const STORM: f64 = 20_000.0;
 /// Rows of each table.
 const ROWS: usize = 5;
+/// Objects of a place that are told apart.
+const OBJECTS_MAX: usize = 64;
 /// Threads that are listed one by one.
 const THREADS: usize = 8;
 /// How descriptors begin from which a thread reads what others have to say.
@@ -132,6 +136,29 @@ struct Group {
     /// Who released, and from where.
     releasers: HashMap<(u32, String), Released>,
     never: u64,
+}
+
+impl Group {
+    /// What is waited for here: nearly always one thing, or several.
+    fn objects_in_words(&self) -> String {
+        let most = self.objects.values().max().copied().unwrap_or(0);
+        let several = match self.primitive {
+            "mutex" => "mutexes",
+            "rwlock" => "rwlocks",
+            "semaphore" => "semaphores",
+            _ => return format!("the {}", self.primitive),
+        };
+        match self.objects.len() {
+            OBJECTS_MAX.. => format!("{OBJECTS_MAX} and more {several}"),
+            n @ 2.. if most < self.total_ns / 5 * 4 => format!("{n} {several}"),
+            _ => format!("the {}", self.primitive),
+        }
+    }
+
+    /// The one thing that is waited for.
+    fn object_name(&self) -> &'static str {
+        if self.primitive == Op::FutexWait.name() { "futex" } else { self.primitive }
+    }
 }
 
 /// What is charged to one who released.
@@ -213,7 +240,10 @@ fn together(names: &[&str]) -> String {
         let end = |c: char| c.is_ascii_digit() || matches!(c, ' ' | '-' | '_' | '#' | ':' | '/');
         name.trim_end_matches(end).to_owned()
     };
-    let mut bares: Vec<String> = names.iter().map(|n| bare(n)).collect();
+    // One name for all is said whole: `python3`.
+    let is_one = names.windows(2).all(|two| two[0] == two[1]);
+    let bare = |name: &&str| if is_one { (*name).to_owned() } else { bare(name) };
+    let mut bares: Vec<String> = names.iter().map(bare).collect();
     bares.dedup();
     match (names, bares.as_slice()) {
         ([one], _) if !one.is_empty() => format!("the thread `{}`", shortened(one)),
@@ -359,7 +389,7 @@ impl Sums {
         group.max_ns = group.max_ns.max(ns);
         group.never += u64::from(wait.ending == Ending::Never);
         *group.threads.entry(wait.thread).or_default() += ns;
-        if group.objects.len() < 64 || group.objects.contains_key(&wait.object) {
+        if group.objects.len() < OBJECTS_MAX || group.objects.contains_key(&wait.object) {
             *group.objects.entry(wait.object).or_default() += ns;
         }
         if place.cause == Cause::Lock
@@ -465,30 +495,30 @@ impl Sums {
         // Those who wait much: one that waits a little would only thin out the share.
         let most = threads.values().max().copied().unwrap_or(0);
         let held = threads.iter().filter(|(_, ns)| **ns >= most / 10);
-        let held: Vec<(&ThreadTime, u64)> =
-            held.filter_map(|(t, ns)| self.threads.get(t).map(|t| (t, *ns))).collect();
-        let all: u64 = held.iter().map(|(t, _)| t.wall_ns(self.end_ns)).sum();
+        let held: Vec<(u32, &ThreadTime, u64)> =
+            held.filter_map(|(n, ns)| self.threads.get(n).map(|t| (*n, t, *ns))).collect();
+        let all: u64 = held.iter().map(|(_, t, _)| t.wall_ns(self.end_ns)).sum();
         let idle = |t: &ThreadTime| t.by_cause.get(&Cause::Idle).copied().unwrap_or(0);
-        let idle: u64 = held.iter().map(|(t, _)| idle(t)).sum();
+        let idle: u64 = held.iter().map(|(_, t, _)| idle(t)).sum();
         // Of a pool that mostly waits for work the share of its work tells.
+        let who = self.who(&held.iter().map(|(n, t, _)| (*n, *t)).collect::<Vec<_>>());
         let (of, of_what) = match idle > all / 2 {
-            true => (all.saturating_sub(idle), "the time in which they had work of "),
-            false => (all, "the time of "),
+            true => (all.saturating_sub(idle), format!("the time in which {who} had work")),
+            false => (all, format!("the time of {who}")),
         };
-        let waited: u64 = held.iter().map(|(_, ns)| ns).sum();
+        let waited: u64 = held.iter().map(|(_, _, ns)| ns).sum();
         let begin = self.before_a_wait(waited, waited < of / SMALL);
         let first = groups[0];
         let what = match (groups.len(), first.cause) {
             (2.., _) => {
                 format!("waiting for one {} at {} places, most in", first.primitive, groups.len())
             }
-            (_, Cause::Lock) => format!("waiting for the {} in", first.primitive),
+            (_, Cause::Lock) => format!("waiting for {} in", first.objects_in_words()),
             _ => format!("in {} by", first.primitive),
         };
         let mut text = format!(
-            "{begin}{} of {of_what}{} is {what} {}",
+            "{begin}{} of {of_what} is {what} {}",
             percent(waited, of),
-            together(&held.iter().map(|(t, _)| t.name.as_str()).collect::<Vec<_>>()),
             if first.place.is_empty() { "unknown code".into() } else { shortened(&first.place) },
         );
         text.push_str(&released_by(groups));
@@ -496,8 +526,56 @@ impl Sums {
         text
     }
 
+    /// These threads in words; one that shares its name with others, by its number.
+    fn who(&self, threads: &[(u32, &ThreadTime)]) -> String {
+        if let [(number, t)] = threads {
+            let same = self.threads.values().filter(|other| other.name == t.name).count();
+            if same > 1 && !t.name.is_empty() {
+                return format!("the thread `{}`", self.thread_name(*number));
+            }
+        }
+        together(&threads.iter().map(|(_, t)| t.name.as_str()).collect::<Vec<_>>())
+    }
+
+    /// What burns calls without sleeping, so many that it is the first thing to know.
+    fn storm_in_words(&self) -> Option<String> {
+        let seconds = (self.end_ns as f64 / 1e9).max(1e-9);
+        let (object, c) = self.storms().next()?;
+        let a_second = (c.at_once + c.of_nobody) as f64 / seconds;
+        (a_second > STORM).then(|| {
+            format!(
+                "{} burns {} calls a second that neither sleep nor wake. ",
+                self.burning(object),
+                time::count(a_second as u64)
+            )
+        })
+    }
+
+    /// Objects of which calls are burnt, the worst first.
+    fn storms(&self) -> impl Iterator<Item = (u64, &Counts)> {
+        let seconds = (self.end_ns as f64 / 1e9).max(1e-9);
+        let storm = move |c: &Counts| {
+            let burnt = c.at_once + c.of_nobody;
+            burnt as f64 / seconds > 1000.0 && burnt > 4 * (c.waits - c.at_once)
+        };
+        self.objects.iter().filter(move |(_, c)| storm(c)).map(|(object, c)| (*object, c))
+    }
+
+    /// An object of which calls are burnt, by the place that waits for it most.
+    fn burning(&self, object: u64) -> String {
+        let by = |g: &Group| g.objects.get(&object).copied().unwrap_or(0);
+        let most = self.groups.values().max_by_key(|g| (by(g), &g.place));
+        match most.filter(|g| by(g) > 0 && !g.place.is_empty()) {
+            Some(g) => format!("The {} in {}", g.object_name(), shortened(&g.place)),
+            None => format!("The lock at {object:#x}"),
+        }
+    }
+
     /// The sentence where no wait stands out.
     fn without_waits(&self) -> String {
+        if let Some(storm) = self.storm_in_words() {
+            return format!("{storm}No lock and no I/O held anything up otherwise.");
+        }
         let (on, none, all) = self.work();
         let (running, waiting) = (percent(on, all), percent(none, all));
         match none {
@@ -554,6 +632,9 @@ impl Sums {
     /// What comes before the longest wait, where that is a small part of what its threads did, or
     /// threads waited for CPUs for longer.
     fn before_a_wait(&self, waited: u64, is_small: bool) -> String {
+        if let Some(storm) = self.storm_in_words().filter(|_| is_small) {
+            return storm;
+        }
         let (on, none, all) = self.work();
         let (running, waiting) = (percent(on, all), percent(none, all));
         let work = "of the time in which threads had work";
@@ -730,15 +811,11 @@ impl Sums {
     }
 
     fn print_storms(&self, out: &mut Out) -> Result<(), Failure> {
-        let seconds = (self.end_ns as f64 / 1e9).max(1e-9);
-        let storm = |c: &Counts| {
-            let burnt = c.at_once + c.of_nobody;
-            burnt as f64 / seconds > 1000.0 && burnt > 4 * (c.waits - c.at_once)
-        };
-        for (object, c) in self.objects.iter().filter(|(_, c)| storm(c)).take(3) {
+        for (object, c) in self.storms().take(3) {
             out.put(format_args!(
-                "\nThe lock at {object:#x} burns calls: {} waits that returned at once, {} wakes \
-                 of nobody, {} waits that slept.\n",
+                "\n{} ({object:#x}) burns calls: {} waits that returned at once, {} wakes of \
+                 nobody, {} waits that slept.\n",
+                self.burning(object),
                 time::count(c.at_once),
                 time::count(c.of_nobody),
                 time::count(c.waits - c.at_once),
