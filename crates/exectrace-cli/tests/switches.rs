@@ -355,6 +355,7 @@ fn where_the_kernel_refuses_it_is_said_and_nothing_fails() {
     let stat = exectrace(&["stat", trace]);
     let stat = String::from_utf8_lossy(&stat.stdout).into_owned();
     assert!(stat.contains("read now and then: perf_event_open is refused"), "{stat}");
+    assert!(stat.contains("not here: kernel's switches: perf_event_open is refused"), "{stat}");
 }
 
 #[test]

@@ -23,4 +23,5 @@ pub use record::Record;
 pub use record::What;
 pub use watch::Options;
 pub use watch::Watch;
+pub use watch::is_allowed;
 pub use watch::refusal;

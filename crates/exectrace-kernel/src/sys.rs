@@ -23,14 +23,32 @@ const SET_OUTPUT: libc::Ioctl = 0x2405;
 const HEAD_AT: usize = 1024;
 const TAIL_AT: usize = 1032;
 
+/// No group of events.
+const NO_GROUP: libc::c_int = -1;
+/// A descriptor that nobody has: the kernel looks for it behind all that it may refuse.
+const NO_SUCH_GROUP: libc::c_int = libc::c_int::MAX;
+
 /// Opens an event of the calling thread on one CPU.
 pub fn open(attr: &Attr, cpu: u32) -> io::Result<File> {
-    let (this_thread, no_group) = (0, -1);
+    open_in(attr, cpu, NO_GROUP)
+}
+
+/// Whether an event of the calling thread could be opened, without opening one: the kernel's
+/// scheduler works more for all threads of the machine while there is one, and for a second after.
+pub fn try_open(attr: &Attr) -> io::Result<()> {
+    match open_in(attr, 0, NO_SUCH_GROUP) {
+        Err(e) if e.raw_os_error() != Some(libc::EBADF) => Err(e),
+        _ => Ok(()),
+    }
+}
+
+fn open_in(attr: &Attr, cpu: u32, group: libc::c_int) -> io::Result<File> {
+    let this_thread = 0;
     let cpu = cpu as libc::c_int;
     let attr = std::ptr::from_ref(attr);
     // SAFETY: a structure of the size that it states, which the kernel only reads.
     let fd = unsafe {
-        libc::syscall(libc::SYS_perf_event_open, attr, this_thread, cpu, no_group, CLOEXEC)
+        libc::syscall(libc::SYS_perf_event_open, attr, this_thread, cpu, group, CLOEXEC)
     };
     if fd < 0 {
         return Err(io::Error::last_os_error());

@@ -140,6 +140,17 @@ fn numbers(list: &str) -> Vec<u32> {
     all
 }
 
+/// Whether the kernel would let [`Watch::open`] open its events, without opening one, which makes
+/// each switch of every thread of the machine dearer, until a second after it was closed. That there
+/// is memory enough for rings is not known from this.
+///
+/// # Errors
+///
+/// The kernel refuses; [`refusal`] says why in words.
+pub fn is_allowed() -> io::Result<()> {
+    sys::try_open(&Attr::switches())
+}
+
 /// Why this error was given, in words for people.
 pub fn refusal(e: &io::Error) -> String {
     let level = fs::read_to_string("/proc/sys/kernel/perf_event_paranoid");
@@ -193,6 +204,8 @@ mod tests {
             Ok(watch) => watch,
             Err(e) => return println!("skipped: {}", refusal(&e)),
         };
+        // What could be opened is known to be allowed, also by who opens nothing.
+        is_allowed().unwrap();
         let script = "for i in 1 2 3 4 5 6 7 8 9 10; do sleep 0.001; done";
         let child = Command::new("sh").args(["-c", script]).spawn().unwrap();
         let (asked, not_asked) = counted_at_end(&child);

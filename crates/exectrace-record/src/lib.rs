@@ -38,3 +38,4 @@ pub use run::Prepared;
 pub use run::Recorded;
 pub use run::prepare;
 pub use scheduling::can_watch;
+pub use scheduling::may_watch;

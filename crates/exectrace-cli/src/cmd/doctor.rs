@@ -47,7 +47,9 @@ struct Finding {
 /// The environment as notes for a trace: what can be recorded here and what not.
 pub fn notes() -> Vec<(String, String)> {
     let text = |f: &Finding| format!("{}: {}", f.what, f.says);
-    let (good, missing): (Vec<_>, Vec<_>) = environment().into_iter().partition(|f| f.good);
+    // A recording that does not ask for the kernel's records is not to be slowed by them.
+    let found = environment(trace_record::may_watch());
+    let (good, missing): (Vec<_>, Vec<_>) = found.into_iter().partition(|f| f.good);
     let note = |name: &str, found: &[Finding]| {
         let all: Vec<String> = found.iter().map(text).collect();
         (!all.is_empty()).then(|| (name.to_owned(), all.join("; ")))
@@ -57,7 +59,7 @@ pub fn notes() -> Vec<(String, String)> {
 
 /// Runs the command; true where nothing is in the way.
 pub fn run(options: &Options, out: &mut Out) -> Result<bool, Failure> {
-    let mut found = environment();
+    let mut found = environment(trace_record::can_watch());
     if let Some(program) = &options.program {
         found.extend(program_findings(program));
     }
@@ -90,7 +92,7 @@ pub fn run(options: &Options, out: &mut Out) -> Result<bool, Failure> {
     Ok(good)
 }
 
-fn environment() -> Vec<Finding> {
+fn environment(switches: Result<(), String>) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut add =
         |what, good, says: String| found.push(Finding { what, good, says, calls: Vec::new() });
@@ -115,7 +117,7 @@ fn environment() -> Vec<Finding> {
         0 => add("library", false, "this build has no library to preload inside".into()),
         n => add("library", true, format!("to be preloaded, {} KiB, inside this command", n >> 10)),
     }
-    let (good, says) = match trace_record::can_watch() {
+    let (good, says) = match switches {
         Ok(()) => (true, "recorded with --classes ..,sched: when each thread had a CPU".to_owned()),
         Err(why) => {
             let instead = "a thread that does not wait is \"running or runnable\"";

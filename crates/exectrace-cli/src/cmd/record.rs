@@ -194,10 +194,10 @@ fn record(options: &Options, front: Option<Front>) -> Result<Done, String> {
 /// What is recorded, by which means, and what not.
 fn recorded_here(options: &Options, by_kernel: bool) -> String {
     let stacks = if options.no_stacks { "without stacks" } else { "with stacks" };
-    let kernel = match (by_kernel, trace_record::can_watch()) {
-        (false, _) => String::new(),
-        (true, Ok(())) => ", and by the kernel's records of switches".into(),
-        (true, Err(why)) => format!("; no switches of threads: {why}"),
+    let kernel = match by_kernel.then(trace_record::can_watch) {
+        None => String::new(),
+        Some(Ok(())) => ", and by the kernel's records of switches".into(),
+        Some(Err(why)) => format!("; no switches of threads: {why}"),
     };
     format!("recording {} {stacks}, by hooks of the C library{kernel}", options.classes)
 }
