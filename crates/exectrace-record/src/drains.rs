@@ -209,11 +209,11 @@ impl Drains {
 
     fn find(&mut self) {
         let Ok(entries) = fs::read_dir(&self.folder) else { return };
-        for entry in entries.flatten() {
-            let path = entry.path();
-            if self.seen.contains(&path) {
-                continue;
-            }
+        let paths = entries.flatten().map(|entry| entry.path());
+        let mut new: Vec<PathBuf> = paths.filter(|path| !self.seen.contains(path)).collect();
+        // Who began first is found first, however many there are by now.
+        new.sort_by_key(|path| parts(path).map(|(pid, began, number)| (began, pid, number)));
+        for path in new {
             let Some((pid, began, number)) = parts(&path) else {
                 self.refused.extend(refusal(&path).filter(|_| self.refused.len() < REFUSED_MAX));
                 self.seen.insert(path);
