@@ -112,6 +112,42 @@ fn what_was_ignored_stays_ignored() {
     }
 }
 
+/// Those that the command has to change for itself: the program finds them as without it, and no
+/// status is lost.
+#[test]
+fn ignored_ends_of_children_and_pipes() {
+    let (folder, _alone) = folder("ignored-own");
+    if !can_record(&folder) {
+        return;
+    }
+    let own = env!("CARGO_BIN_EXE_exectrace");
+    let run = |ignored: &str, wait: &[&str], program: &[&str]| {
+        let mut env = Command::new("env");
+        if !ignored.is_empty() {
+            env.arg(format!("--ignore-signal={ignored}"));
+        }
+        if let [how] = wait {
+            env.args([own, "record", how, "--no-report", "-o", "x.trace", "--"]);
+        }
+        env.args(program).current_dir(&folder).output().unwrap()
+    };
+    if !run("CHLD", &[], &["true"]).status.success() {
+        println!("skipped: this env cannot ignore signals");
+        return;
+    }
+    for ignored in ["", "CHLD", "PIPE", "CHLD,PIPE"] {
+        let shows = ["grep", "SigIgn", "/proc/self/status"];
+        let without = text(&run(ignored, &[], &shows).stdout);
+        assert!(without.starts_with("SigIgn:"), "{without}");
+        for how in ["--wait", "--no-stacks"] {
+            let out = run(ignored, &[how], &shows);
+            assert_eq!(text(&out.stdout), without, "{ignored} {how}: {}", text(&out.stderr));
+            let out = run(ignored, &[how], &["sh", "-c", "exit 7"]);
+            assert_eq!(out.status.code(), Some(7), "{ignored} {how}: {}", text(&out.stderr));
+        }
+    }
+}
+
 /// The program runs on, and neither it nor what it starts is recorded from then on; what was
 /// written is a trace, and the next command removes the folders of the killed one.
 #[test]

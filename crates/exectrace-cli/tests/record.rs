@@ -2,6 +2,7 @@
 //! report names the lock that was planted.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -55,7 +56,31 @@ fn the_environment_is_the_programs_own() {
     let out = exectrace(&folder, &["record", "--no-report", "--", "env"]).output().unwrap();
     let own = text(&out.stdout);
     assert!(own.contains("PATH="), "{own}");
-    assert!(!own.contains("EXECTRACE_PRELOAD") && !own.contains("LD_PRELOAD"), "{own}");
+    for of_ours in ["EXECTRACE_PRELOAD", "EXECTRACE_RECORD", "LD_PRELOAD"] {
+        assert!(!own.contains(of_ours), "{own}");
+    }
+}
+
+/// The kernel refuses them, and `execvp`, by which `env` starts them, has a shell run them.
+#[test]
+fn scripts_that_name_no_interpreter() {
+    let folder = folder("record-scripts");
+    if !can_record(&folder) {
+        return;
+    }
+    for (name, script) in [("script", "echo \"$0 $# $2\"; exit 3\n"), ("empty", "")] {
+        let path = folder.join(name);
+        fs::write(&path, script).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        let program = format!("./{name}");
+        let line = [&*program, "one", "two words"];
+        let alone = Command::new("env").args(line).current_dir(&folder).output().unwrap();
+        let args = [&["record", "--no-report", "-o", "x.trace", "--"][..], &line].concat();
+        let out = exectrace(&folder, &args).output().unwrap();
+        let said = text(&out.stderr);
+        assert_eq!((text(&out.stdout), out.status), (text(&alone.stdout), alone.status), "{said}");
+        assert!(said.contains("x.trace ("), "{said}");
+    }
 }
 
 /// Of the signals that are passed on to the program, those that it ignores.

@@ -1,5 +1,5 @@
 //! What the kernel says of a program's threads: when each got a CPU and when it lost it, and where
-//! it ran.
+//! it ran. Beside that, what the kernel had this process ignore when it began.
 //!
 //! The events of `perf_event_open` are opened by the recording process on itself, one for each CPU,
 //! asleep; the program inherits them when it is forked off, and they wake up as it executes. Its
@@ -14,11 +14,13 @@
 //! 3. A ring that has filled up is noticed: what was lost is counted, or known to be unknown.
 
 mod attr;
+mod begun;
 mod record;
 mod ring;
 mod sys;
 mod watch;
 
+pub use begun::pipe_was_ignored;
 pub use record::Record;
 pub use record::What;
 pub use watch::Options;

@@ -42,6 +42,7 @@ static ASKED: AtomicPtr<Asked> = AtomicPtr::new(std::ptr::null_mut());
 extern "C" fn begin() {
     let found = take_variables();
     let Some(dir) = found.dir else { return };
+    ignore(found.ignored.unwrap_or_default());
     trace_hooks::resolve_all();
     let quiet = block::silent();
     let dir = Path::new(OsStr::from_bytes(dir));
@@ -168,6 +169,17 @@ extern "C" fn end() {
 struct Found {
     dir: Option<&'static [u8]>,
     options: Option<&'static [u8]>,
+    ignored: Option<&'static [u8]>,
+}
+
+/// Ignores signals that were ignored when the command began, and with which it could not start the
+/// program. Programs that this one becomes or starts find them as this one has them by then.
+fn ignore(numbers: &[u8]) {
+    let numbers = std::str::from_utf8(numbers).unwrap_or_default().split(',');
+    for signal in numbers.filter_map(|number| number.parse().ok()) {
+        // SAFETY: no handler, and nothing of the program has run.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
 }
 
 /// Takes our variables out of the environment and puts the program's own `LD_PRELOAD` back.
@@ -192,6 +204,8 @@ fn take_variables() -> Found {
                 (found.dir, keep) = (Some(dir), std::ptr::null_mut());
             } else if let Some(options) = text.strip_prefix(b"EXECTRACE_PRELOAD_OPTIONS=") {
                 (found.options, keep) = (Some(options), std::ptr::null_mut());
+            } else if let Some(ignored) = text.strip_prefix(b"EXECTRACE_PRELOAD_IGNORED=") {
+                (found.ignored, keep) = (Some(ignored), std::ptr::null_mut());
             } else if text.starts_with(FORMER) {
                 // The name's end becomes the other name, in place.
                 keep = entry.wrapping_add(FORMER.len() - OWN.len());

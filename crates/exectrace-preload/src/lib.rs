@@ -10,6 +10,8 @@
 //!   is recorded. A process that cannot be recorded leaves a file `refused.PID` there, which says
 //!   why.
 //! - `EXECTRACE_PRELOAD_OPTIONS`: see `trace_hooks::Options`.
+//! - `EXECTRACE_PRELOAD_IGNORED`: numbers of signals that the program finds ignored, comma
+//!   separated.
 //! - `EXECTRACE_PRELOAD_FORMER`: the program's own `LD_PRELOAD`, where it had one.
 
 #[cfg(exectrace_preload)]

@@ -91,7 +91,8 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
-const ENOEXEC: i32 = 8;
+/// The kernel knows no way to run it.
+pub(crate) const ENOEXEC: i32 = 8;
 
 /// The file of the program that a shell would run for this name, if it can be recorded.
 ///

@@ -30,10 +30,19 @@ use std::process::ExitStatus;
 
 use rustix::process::Pid;
 
+use crate::signals;
 use crate::signals::Heard;
 
-/// The variable by which a back knows its front's socket. It is not in the program's environment.
+/// The variable by which a back knows its front's socket, and which signals were ignored when that
+/// began, a bit each. It is not in the program's environment.
 pub const VARIABLE: &str = "EXECTRACE_RECORD_FRONT";
+
+/// What a front has told.
+pub fn told() -> Option<(OsString, u64)> {
+    let told = env::var_os(VARIABLE)?;
+    let (name, ignored) = told.to_str()?.split_once(' ')?;
+    Some((name.into(), u64::from_str_radix(ignored, 16).ok()?))
+}
 
 /// What this process is of the command.
 #[derive(Debug)]
@@ -62,8 +71,10 @@ pub enum Waited {
 
 /// Divides the command: as the front this returns when the command may end.
 pub fn divide() -> Part {
-    match env::var_os(VARIABLE) {
-        Some(name) => Front::reach(&name).map_or(Part::Both, Part::Back),
+    match told() {
+        Some((name, _)) => Front::reach(&name).map_or(Part::Both, Part::Back),
+        // Not by a front, but not to be had twice.
+        None if env::var_os(VARIABLE).is_some() => Part::Both,
         None => Waiting::begin().map_or(Part::Both, |front| Part::Front(front.wait())),
     }
 }
@@ -201,8 +212,9 @@ fn start_back(name: &str) -> io::Result<Child> {
     let mut args = env::args_os();
     let own = args.next().unwrap_or_default();
     let args: Vec<OsString> = args.collect();
+    let told = format!("{name} {:x}", signals::ignored_before());
     let start =
-        |program: &Path| Command::new(program).arg0(&own).args(&args).env(VARIABLE, name).spawn();
+        |program: &Path| Command::new(program).arg0(&own).args(&args).env(VARIABLE, &told).spawn();
     match env::current_exe().and_then(|program| start(&program)) {
         Ok(back) => Ok(back),
         // The file may have gone or been replaced; this is the one that runs.

@@ -5,14 +5,18 @@ use std::fs;
 use std::fs::File;
 use std::io;
 use std::io::Read;
+use std::os::unix::process::CommandExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::path::PathBuf;
+use std::process::Child;
 use std::process::Command;
 use std::process::ExitStatus;
 use std::time::Duration;
 use std::time::Instant;
 
+use signal_hook::consts::SIGCHLD;
+use signal_hook::consts::SIGPIPE;
 use trace::encode::wire;
 
 use crate::behind::Behind;
@@ -27,6 +31,7 @@ use crate::front::Front;
 use crate::library;
 use crate::library::Library;
 use crate::scheduling::Scheduling;
+use crate::signals;
 use crate::signals::Passing;
 
 /// The variables by which the preloaded library knows what to do. It takes them out of the
@@ -34,7 +39,11 @@ use crate::signals::Passing;
 const DIR: &str = "EXECTRACE_PRELOAD_DIR";
 const OPTIONS: &str = "EXECTRACE_PRELOAD_OPTIONS";
 const FORMER: &str = "EXECTRACE_PRELOAD_FORMER";
+const IGNORED: &str = "EXECTRACE_PRELOAD_IGNORED";
 const PRELOAD: &str = "LD_PRELOAD";
+
+/// What runs a script that names no interpreter.
+const SHELL: &str = "/bin/sh";
 
 /// How a program is recorded.
 #[derive(Clone, Debug)]
@@ -150,14 +159,12 @@ impl Prepared {
     /// The program cannot be started. Later nothing is in the way: it runs on.
     pub fn record(self) -> Result<(Recorded, Option<Behind>), Refused> {
         let Prepared { options, program, folder, library, mut signals } = self;
-        let mut command = Command::new(&program);
-        arrange(&mut command, &options, &folder, &library);
         let (scheduling, says) = watch(&options);
         let mut notes = options.notes.clone();
         notes.push(("kernel".into(), says));
         let mut drains = Drains::new(folder.path(), &options.output, notes, scheduling);
         let began = Instant::now();
-        let mut child = command.spawn().map_err(|e| Refused::Start(program, e))?;
+        let mut child = start(&program, &options, &folder, &library)?;
         let status = loop {
             drains.step();
             signals.pass_on(&child);
@@ -252,9 +259,29 @@ fn prepare_output(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn arrange(command: &mut Command, options: &Options, folder: &Folder, library: &Library) {
-    use std::os::unix::process::CommandExt;
+/// Starts the program. As `execvp` does, what the kernel knows no way to run is given to a shell.
+fn start(
+    program: &Path,
+    options: &Options,
+    folder: &Folder,
+    library: &Library,
+) -> Result<Child, Refused> {
+    let mut command = Command::new(program);
     command.arg0(&options.program).args(&options.arguments);
+    arrange(&mut command, options, folder, library);
+    match command.spawn() {
+        Err(e) if e.raw_os_error() == Some(check::ENOEXEC) => {
+            let shell = check::program(SHELL.as_ref())?;
+            let mut command = Command::new(&shell);
+            command.arg(program).args(&options.arguments);
+            arrange(&mut command, options, folder, library);
+            command.spawn().map_err(|e| Refused::Start(shell, e))
+        }
+        started => started.map_err(|e| Refused::Start(program.into(), e)),
+    }
+}
+
+fn arrange(command: &mut Command, options: &Options, folder: &Folder, library: &Library) {
     let mut preload = OsString::from(library.path());
     if let Some(former) = std::env::var_os(PRELOAD).filter(|v| !v.is_empty()) {
         command.env(FORMER, &former);
@@ -270,5 +297,10 @@ fn arrange(command: &mut Command, options: &Options, folder: &Folder, library: &
         u8::from(options.follow)
     );
     command.env_remove(front::VARIABLE);
+    let ignored = [SIGCHLD, SIGPIPE].into_iter().filter(|signal| signals::was_ignored(*signal));
+    let ignored: Vec<String> = ignored.map(|signal| signal.to_string()).collect();
+    if !ignored.is_empty() {
+        command.env(IGNORED, ignored.join(","));
+    }
     command.env(PRELOAD, preload).env(DIR, folder.path()).env(OPTIONS, settings);
 }

@@ -2,7 +2,8 @@
 //!
 //! 1. What was ignored when this process began stays ignored, here and in the program: `nohup`, or
 //!    a shell that runs it in the background. A signal with a handler goes to the program as the
-//!    system has it by default, since handlers end where a program begins.
+//!    system has it by default, since handlers end where a program begins. This process cannot
+//!    leave SIGCHLD and SIGPIPE ignored; the preloaded library is told of them.
 //! 2. The limit of a file's size is an error of a write, and ends nothing.
 //! 3. Where the command is a front and a back, a signal to the front reaches the program once. What
 //!    a terminal or somebody else sends to the whole group reaches the program by itself, and from
@@ -15,6 +16,7 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::process::Child;
 use std::sync::Arc;
+use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
@@ -27,6 +29,7 @@ use rustix::process::Signal;
 use signal_hook::consts::SIGCHLD;
 use signal_hook::consts::SIGHUP;
 use signal_hook::consts::SIGINT;
+use signal_hook::consts::SIGPIPE;
 use signal_hook::consts::SIGQUIT;
 use signal_hook::consts::SIGTERM;
 use signal_hook::consts::SIGUSR1;
@@ -34,6 +37,7 @@ use signal_hook::consts::SIGUSR2;
 use signal_hook::consts::SIGXFSZ;
 use signal_hook::iterator::Signals;
 
+use crate::front;
 use crate::front::Front;
 
 /// Those that are given to the program.
@@ -58,10 +62,10 @@ impl Passing {
     /// Takes signals from here on; before the program starts, so that it finds none of them ignored
     /// that was not.
     pub fn begin(front: Option<Front>) -> Passing {
-        let ignored = ignored(&fs::read_to_string("/proc/self/status").unwrap_or_default());
-        let taken = |signal: &i32| ignored >> (signal - 1) & 1 == 0;
-        // The end of a child ends a sleep.
-        for signal in [SIGXFSZ, SIGCHLD].into_iter().filter(taken) {
+        let taken = |signal: &i32| !was_ignored(*signal);
+        // The end of a child ends a sleep; ignored, it would take the child's status with it.
+        let own = [SIGXFSZ].into_iter().filter(taken).chain([SIGCHLD]);
+        for signal in own {
             let _ = signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)));
         }
         let passed: Vec<i32> = PASSED.into_iter().filter(taken).collect();
@@ -134,11 +138,10 @@ pub struct Heard {
 impl Heard {
     /// Takes signals from here on, but those that are ignored.
     pub fn begin() -> io::Result<Heard> {
-        let ignored = ignored(&fs::read_to_string("/proc/self/status")?);
         let (woken, wake) = UnixStream::pair()?;
         woken.set_nonblocking(true)?;
         let mut flags = Vec::new();
-        for signal in PASSED.into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0) {
+        for signal in PASSED.into_iter().filter(|signal| !was_ignored(*signal)) {
             let flag = Arc::new(AtomicBool::new(false));
             signal_hook::flag::register(signal, flag.clone())?;
             flags.push((signal, flag));
@@ -164,6 +167,24 @@ impl Heard {
         let came = self.flags.iter().filter(|(_, flag)| flag.swap(false, SeqCst));
         came.map(|(signal, _)| *signal as u8).collect()
     }
+}
+
+/// Whether this signal was ignored when the command began. To be asked before any is taken.
+pub fn was_ignored(signal: i32) -> bool {
+    ignored_before() >> (signal - 1) & 1 != 0
+}
+
+/// The signals that were ignored when the command began, a bit each.
+pub fn ignored_before() -> u64 {
+    static BEFORE: OnceLock<u64> = OnceLock::new();
+    *BEFORE.get_or_init(|| {
+        let own = ignored(&fs::read_to_string("/proc/self/status").unwrap_or_default());
+        // By now the standard library ignores it.
+        let pipe = 1 << (SIGPIPE - 1);
+        let own = if trace_kernel::pipe_was_ignored() { own | pipe } else { own & !pipe };
+        // A front starts its back with some of them at their default.
+        own | front::told().map_or(0, |(_, ignored)| ignored)
+    })
 }
 
 /// The signals that are ignored, a bit each, from the text of `/proc/self/status`.
