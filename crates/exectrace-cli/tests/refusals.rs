@@ -207,3 +207,22 @@ fn a_program_whose_files_may_not_grow_runs_unrecorded() {
     assert_eq!((out.status.code(), &*text(&out.stdout)), (Some(3), "ran\n"), "{said}");
     assert!(said.contains("ran without being recorded"), "{said}");
 }
+
+#[test]
+fn a_program_that_is_left_alone_later_is_named() {
+    let folder = folder("refusals-later");
+    if !can_record(&folder) {
+        return;
+    }
+    fs::copy("/bin/true", folder.join("other")).unwrap();
+    fs::set_permissions(folder.join("other"), fs::Permissions::from_mode(0o4755)).unwrap();
+    let args = ["-o", "x.trace", "--", "sh", "-c", "exec ./other"];
+    let out = record(&folder, &args).output().unwrap();
+    let said = text(&out.stderr);
+    assert_eq!(out.status.code(), Some(0), "{said}");
+    let why = "./other: it runs with another user's rights";
+    assert!(said.contains(&format!("\nNot recorded: {why}.\n")), "{said}");
+    let report = exectrace(&folder, &["report", "--json", "x.trace"]).output().unwrap();
+    let report: Value = serde_json::from_slice(&report.stdout).unwrap();
+    assert_eq!(report["not_recorded"], serde_json::json!([why]));
+}

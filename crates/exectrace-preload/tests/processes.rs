@@ -193,6 +193,6 @@ fn children_that_cannot_be_recorded_run_as_without() {
     for (command, why) in &refused {
         let program = command.rsplit(' ').next().unwrap();
         let says = |t: &&str| t.strip_prefix(program).is_some_and(|rest| rest.contains(why));
-        assert!(said.iter().any(|t| says(&t)), "{program}: {why}: {said:?}");
+        assert!(said.iter().any(says), "{program}: {why}: {said:?}");
     }
 }

@@ -10,6 +10,7 @@ use serde_json::Value;
 use serde_json::json;
 use trace::encode::op::Object;
 use trace::encode::op::Op;
+use trace::encode::op::Step;
 use trace_analyze::Sched;
 use trace_analyze::Wait;
 use trace_analyze::Waits;
@@ -73,7 +74,8 @@ complete; cpu, for all and for each thread, has what the switches say, or null: 
 preempted_ns, woken_ns, blocked_ns, unknown_ns, unseen_ns, switches, explained_switches, preempted,
 migrations. A thread's blocked_ns divides its blocked time by cause; around_hooks: it never met the
 recorder; counted is what the kernel has counted for it where it gave no switches. samples has the
-functions in which running threads were (record --cpu-samples).";
+functions in which running threads were (record --cpu-samples). not_recorded names programs that the
+process started or became and that ran beside the recording, each with the reason.";
 
 /// What to print.
 #[derive(Args, Debug)]
@@ -263,6 +265,8 @@ struct Sums {
     locks: HashMap<u64, BTreeMap<u32, u64>>,
     files: HashMap<String, (u64, u64, u64)>,
     descriptors: HashMap<u64, String>,
+    /// Programs that the process started or became, and that are not recorded, with the reason.
+    alone: Vec<String>,
     end_ns: u64,
     lost: u64,
     explained: Explained,
@@ -336,6 +340,11 @@ impl Sums {
             .or_insert_with(|| ThreadTime { began_ns: e.ts_ns, ..ThreadTime::default() });
         match e.event() {
             Event::ThreadEnd(_) => t.ended_ns = Some(e.ts_ns),
+            Event::Process(p)
+                if p.step == Step::NotFollowed as u64 && self.alone.len() < PLACES_MAX =>
+            {
+                self.alone.push(safe(p.text.bytes));
+            }
             Event::Descriptor(d) if self.descriptors.len() < PLACES_MAX => {
                 self.descriptors.insert(d.fd, safe(d.text.bytes));
             }
@@ -689,6 +698,7 @@ impl Sums {
         self.samples.print(ROWS, out)?;
         self.print_files(out)?;
         self.print_storms(out)?;
+        self.print_alone(out)?;
         let commands = ["waits", "threads", "stacks"].map(|c| format!("exectrace {c} {file}"));
         let more = format!("\nMore: {}\n", commands.join(" | "));
         out.styled(Style::Dim, &more)
@@ -824,6 +834,19 @@ impl Sums {
         Ok(())
     }
 
+    /// Programs that run beside the recording.
+    fn print_alone(&self, out: &mut Out) -> Result<(), Failure> {
+        if self.alone.is_empty() {
+            return Ok(());
+        }
+        let shown: Vec<String> = self.alone.iter().take(3).map(|text| shortened(text)).collect();
+        let more = match self.alone.len() - shown.len() {
+            0 => String::new(),
+            more => format!("; and {more} more"),
+        };
+        out.put(format_args!("\nNot recorded: {}{more}.\n", shown.join("; ")))
+    }
+
     fn json(&self, verdict: &Verdict, out: &mut Out) -> Result<(), Failure> {
         let threads: Vec<Value> =
             self.threads.iter().map(|(n, t)| self.thread_json(*n, t)).collect();
@@ -856,6 +879,7 @@ impl Sums {
             o.put("coverage", self.coverage_json());
             o.put("cpu", scheduling::json(self.sched.all().as_ref()));
             o.put("samples", self.samples.json());
+            o.put("not_recorded", json!(self.alone));
             o.put("threads", json!(threads));
             o.put("causes", json!(causes));
             o.put("files", json!(files));
