@@ -82,8 +82,9 @@ impl StackKind {
 
 /// The least memory with which a session can work.
 const MEMORY_BYTES_MIN: u64 = 2 << 20;
-/// The bound unless another is set: this, or a sixteenth of the control group's memory limit.
-const MEMORY_BYTES: u64 = 256 << 20;
+/// The bound unless another is set: this, or a sixteenth of the control group's memory limit. Of
+/// each process of a recorded tree it is less.
+const MEMORY_BYTES: u64 = if cfg!(exectrace_preload) { 64 << 20 } else { 256 << 20 };
 
 impl Default for Config {
     fn default() -> Self {

@@ -60,7 +60,8 @@ pub struct Options {
     pub stacks: bool,
     /// Most frames of a stack.
     pub depth: u32,
-    /// Most memory for buffers and tables in each process, in bytes.
+    /// Most memory for buffers and tables in each process, in bytes; 0: what the recorder takes
+    /// unless it is told, which minds the limit of its control group.
     pub memory: u64,
     /// Whether children are recorded too.
     pub follow: bool,

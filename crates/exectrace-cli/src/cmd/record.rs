@@ -62,10 +62,10 @@ pub struct Options {
     #[arg(long, value_name = "N", default_value_t = 64,
         value_parser = clap::value_parser!(u32).range(1..=128))]
     depth: u32,
-    /// Most memory for buffers in each process, in MiB
-    #[arg(long, value_name = "MIB", default_value_t = 64,
-        value_parser = clap::value_parser!(u64).range(2..=65_536))]
-    memory: u64,
+    /// Most memory for buffers in each process, in MiB; by default 64, or a sixteenth of what the
+    /// process's control group may have
+    #[arg(long, value_name = "MIB", value_parser = clap::value_parser!(u64).range(2..=65_536))]
+    memory: Option<u64>,
     /// Take the stacks of running threads, so often a second of their time on a CPU, by frame
     /// pointers; with them come the kernel's records of switches
     #[arg(long, value_name = "HZ", value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -97,7 +97,7 @@ impl Options {
             classes: "locks,io,net,sleep,process".into(),
             no_stacks: false,
             depth: 64,
-            memory: 64,
+            memory: None,
             cpu_samples: None,
             no_follow: false,
             wait: false,
@@ -178,7 +178,7 @@ fn record(options: &Options, front: Option<Front>) -> Result<Done, String> {
         classes: options.classes.clone(),
         stacks: !options.no_stacks,
         depth: options.depth,
-        memory: options.memory << 20,
+        memory: options.memory.map_or(0, |mib| mib << 20),
         follow: !options.no_follow,
         wait: options.wait,
         switches: options.classes.split(',').any(|c| c == "sched"),
