@@ -85,12 +85,12 @@ impl Row {
 /// the kernel only counted both of them over the whole life. A part of either count may have been
 /// inside of waits, such as the time from a wake to the CPU: so running is at most this, and
 /// waiting for a CPU at least. Less than a fiftieth of the life is too little to be called unknown,
-/// since the counts were not read at the end.
+/// since the counts were not read at the end: it may have run then.
 fn divide(outside: u64, ran: u64, waited: u64, wall: u64) -> (u64, u64, u64) {
     let running = ran.min(outside);
     let waiting = waited.min(outside - running);
     let unknown = outside - running - waiting;
-    (running, waiting, if unknown > wall / 50 { unknown } else { 0 })
+    if unknown > wall / 50 { (running, waiting, unknown) } else { (outside - waiting, waiting, 0) }
 }
 
 /// The table of threads. A column that is empty in every row is left out: all of them do not fit a
@@ -229,6 +229,7 @@ mod tests {
         assert_eq!(divide(60, 90, 30, 100), (60, 0, 0));
         // It neither ran nor waited for a CPU: it was blocked where no hook saw it.
         assert_eq!(divide(60, 10, 5, 100), (10, 5, 45));
-        assert_eq!(divide(60, 50, 8, 100), (50, 8, 0));
+        // What is left over is too little to be called unknown, and no less a part of its life.
+        assert_eq!(divide(60, 50, 8, 100), (52, 8, 0));
     }
 }

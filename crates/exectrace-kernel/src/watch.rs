@@ -141,8 +141,8 @@ fn numbers(list: &str) -> Vec<u32> {
 }
 
 /// Whether the kernel would let [`Watch::open`] open its events, without opening one, which makes
-/// each switch of every thread of the machine dearer, until a second after it was closed. That there
-/// is memory enough for rings is not known from this.
+/// each switch of every thread of the machine dearer, until a second after it was closed. That
+/// there is memory enough for rings is not known from this.
 ///
 /// # Errors
 ///
