@@ -28,6 +28,7 @@ use crate::calls;
 use crate::process;
 use crate::raw;
 use crate::real;
+use crate::streams;
 
 const SHELL: &CStr = c"/bin/sh";
 
@@ -362,13 +363,18 @@ pub unsafe fn popen(command: *const c_char, mode: *const c_char) -> *mut c_void 
     if command.is_null() || !process::follows() || !LENT.with(Lent::begin) {
         by_libc(command);
         // SAFETY: the caller's promise.
-        return unsafe { real::popen(command, mode) };
+        let stream = unsafe { real::popen(command, mode) };
+        if !stream.is_null() {
+            streams::is_new(stream.cast());
+        }
+        return stream;
     }
     // SAFETY: the caller's promise.
     let stream = unsafe { real::popen(command, mode) };
     let errno = raw::errno();
     LENT.with(Lent::end);
     if !stream.is_null() {
+        streams::is_new(stream.cast());
         block::process(Step::Child, 0, b"/bin/sh: popen");
     }
     raw::set_errno(errno);

@@ -19,6 +19,7 @@ use libc::fpos_t;
 use libc::off_t;
 use libc::size_t;
 use libc::ssize_t;
+use trace::block;
 use trace::clock::Clock;
 use trace::encode::op::Op;
 
@@ -199,12 +200,18 @@ fn writes<R: Copy>(
 /// So much that `printf` and its like write, at a guess, has room before the wait need be said.
 const ENOUGH: isize = 512;
 
+/// Whether what is left to be said afterwards can be: the thread is known, and with it the clock.
+fn says_later() -> bool {
+    block::is_known()
+}
+
 /// A `printf`: how much it writes is known only afterwards. With ample room it is said afterwards
 /// too, where the buffer was written out.
 #[inline(never)]
 fn prints(stream: *mut FILE, call: impl FnOnce() -> c_int) -> c_int {
+    let Some(fd) = recorded(stream) else { return call() };
     let bytes = |r: c_int| u64::try_from(r).ok();
-    if room(stream) < ENOUGH {
+    if room(stream) < ENOUGH || !says_later() {
         return writes(stream, call, bytes);
     }
     let (before, since) = (held(stream), now());
@@ -212,11 +219,9 @@ fn prints(stream: *mut FILE, call: impl FnOnce() -> c_int) -> c_int {
     if r >= 0 && held(stream) == before.wrapping_add(r as usize) {
         return r;
     }
-    if let Some(fd) = recorded(stream) {
-        let wait = Waiting::begin(Classes::IO, Op::Write, fd).since(since);
-        let released = r >= 0 && wait.is_on() && descriptors::releases(fd);
-        over(wait, fd, released, || bytes(r).ok_or_else(raw::errno));
-    }
+    let wait = Waiting::begin(Classes::IO, Op::Write, fd).since(since);
+    let released = r >= 0 && wait.is_on() && descriptors::releases(fd);
+    over(wait, fd, released, || bytes(r).ok_or_else(raw::errno));
     r
 }
 
@@ -228,20 +233,21 @@ fn reads_perhaps<R: Copy>(
     call: impl FnOnce() -> R,
     bytes: impl FnOnce(R) -> u64,
 ) -> R {
+    let Some(fd) = recorded(stream) else { return call() };
+    if !says_later() {
+        return reads(stream, call, bytes);
+    }
     let (at, end) = (field!(stream, read_at), field!(stream, read_end));
     let since = now();
     let r = call();
-    let (new_at, new_end) = (field!(stream, read_at), field!(stream, read_end));
-    if new_end == end && new_at >= at {
+    if field!(stream, read_end) == end && field!(stream, read_at) >= at {
         return r;
     }
-    if let Some(fd) = recorded(stream) {
-        let wait = Waiting::begin(Classes::IO, Op::Read, fd).since(since);
-        over(wait, fd, false, || match bytes(r) {
-            0 => Err(error(stream)),
-            n => Ok(n),
-        });
-    }
+    let wait = Waiting::begin(Classes::IO, Op::Read, fd).since(since);
+    over(wait, fd, false, || match bytes(r) {
+        0 => Err(error(stream)),
+        n => Ok(n),
+    });
     r
 }
 
@@ -554,13 +560,29 @@ printed_to_descriptors! {
 /// A call that writes out what a stream holds, if it holds something.
 #[inline(always)]
 fn flushes(stream: *mut FILE, call: impl FnOnce() -> c_int) -> c_int {
-    // All streams: put down to what most programs write to.
-    let holds = if stream.is_null() { standard_output() } else { stream };
-    let n = held(holds);
-    if n == 0 {
-        return call();
+    if stream.is_null() {
+        return flushes_all(call);
     }
-    writes(holds, call, |r| (r == 0).then_some(n as u64))
+    match held(stream) {
+        0 => call(),
+        n => writes(stream, call, |r| (r == 0).then_some(n as u64)),
+    }
+}
+
+/// A call that writes out what all streams hold: put down to what most programs write to.
+#[cold]
+#[inline(never)]
+fn flushes_all(call: impl FnOnce() -> c_int) -> c_int {
+    let stream = standard_output();
+    let Some(fd) = recorded(stream) else { return call() };
+    let n = held(stream);
+    if n != 0 {
+        return writes(stream, call, |r| (r == 0).then_some(n as u64));
+    }
+    let wait = Waiting::begin(Classes::IO, Op::Write, fd);
+    let r = call();
+    over(wait, fd, false, || if r == 0 { Ok(0) } else { Err(raw::errno()) });
+    r
 }
 
 /// # Safety
@@ -602,7 +624,7 @@ fn ends(stream: *mut FILE, op: Op, call: impl FnOnce() -> c_int) -> c_int {
     } else if r < 0 {
         wait.end(0, raw::errno());
     } else {
-        wait.end(if op == Op::Write { n as u64 } else { r as u64 }, 0);
+        wait.end(if op == Op::Write { n as u64 } else { 0 }, 0);
     }
     r
 }
@@ -670,6 +692,13 @@ pub unsafe fn rewind(stream: *mut FILE) {
 
 // ---- opening
 
+/// The number of a new stream's descriptor means something else from here on.
+pub(crate) fn is_new(stream: *mut FILE) -> u64 {
+    let fd = field!(stream, descriptor);
+    descriptors::forget(fd);
+    fd as u64
+}
+
 /// An open: what it waited for is the new stream's descriptor.
 fn opens(call: impl FnOnce() -> *mut FILE) -> *mut FILE {
     let wait = Waiting::begin(Classes::IO, Op::Open, 0);
@@ -678,13 +707,12 @@ fn opens(call: impl FnOnce() -> *mut FILE) -> *mut FILE {
         wait.end_if_slept(0, raw::errno());
         return stream;
     }
-    let fd = field!(stream, descriptor);
-    descriptors::forget(fd);
+    let fd = is_new(stream);
     if !wait.is_kept(false) {
         wait.forget();
     } else {
-        descriptors::describe(fd as u64);
-        wait.of(fd as u64).end(fd as u64, 0);
+        descriptors::describe(fd);
+        wait.of(fd).end(fd, 0);
     }
     stream
 }

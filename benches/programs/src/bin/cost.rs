@@ -4,6 +4,7 @@
 //!     cost handover std|pthread COUNT DEPTH CPU    two threads on one CPU
 //!     cost alone std|pthread COUNT                 lock and unlock, uncontended
 //!     cost calls read|write COUNT                  system calls that never wait
+//!     cost streams fread|getc|fgets|fwrite|putc|fputs|fprintf COUNT    what a buffer serves
 //!     cost start                                   begins itself anew
 //!     cost main SINCE                              is begun; 0: says its own clock
 //!
@@ -11,6 +12,7 @@
 //! exec until `main`.
 
 use std::cell::UnsafeCell;
+use std::ffi::CStr;
 use std::hint::black_box;
 use std::io::Read;
 use std::io::Write;
@@ -174,6 +176,40 @@ fn calls(kind: &str, count: u64) {
     say(from);
 }
 
+/// A stream of a file that needs no disk.
+fn stream(path: &CStr, mode: &CStr) -> *mut libc::FILE {
+    // SAFETY: texts that end in a zero.
+    let stream = unsafe { libc::fopen(path.as_ptr(), mode.as_ptr()) };
+    assert!(!stream.is_null());
+    stream
+}
+
+/// Calls on streams, of which the buffer serves all but each 4,096th byte.
+fn streams(kind: &str, count: u64) {
+    const LINE: &CStr = c"a line of some fifty characters, more or less so\n";
+    let mut text = [0 as libc::c_char; 64];
+    let to = text.as_mut_ptr();
+    let zero = stream(c"/dev/zero", c"r");
+    let null = stream(c"/dev/null", c"w");
+    let from = now();
+    for n in 0..count {
+        // SAFETY: open streams, a buffer that is long enough, texts that end in a zero.
+        unsafe {
+            match kind {
+                "fread" => assert!(libc::fread(to.cast(), 1, 1, zero) == 1),
+                "getc" => assert!(libc::fgetc(zero) == 0),
+                "fgets" => assert!(!libc::fgets(to, 50, zero).is_null()),
+                "fwrite" => assert!(libc::fwrite(LINE.as_ptr().cast(), 1, 1, null) == 1),
+                "putc" => assert!(libc::fputc(65, null) == 65),
+                "fputs" => assert!(libc::fputs(LINE.as_ptr(), null) >= 0),
+                "fprintf" => assert!(libc::fprintf(null, c"%lu line\n".as_ptr(), n) > 0),
+                _ => panic!("fread|getc|fgets|fwrite|putc|fputs|fprintf"),
+            }
+        }
+    }
+    say(from);
+}
+
 fn main() {
     let at = clock(libc::CLOCK_MONOTONIC);
     let words: Vec<String> = std::env::args().collect();
@@ -189,6 +225,7 @@ fn main() {
         }
         "alone" => alone(kind, number(3)),
         "calls" => calls(kind, number(3)),
+        "streams" => streams(kind, number(3)),
         "start" => {
             let own = std::env::current_exe().unwrap();
             let mut anew = Command::new(own);
@@ -196,6 +233,6 @@ fn main() {
             panic!("{}", anew.exec());
         }
         "main" => println!("{} 0", at - number(2)),
-        _ => panic!("cost handover|alone|calls|start|main"),
+        _ => panic!("cost handover|alone|calls|streams|start|main"),
     }
 }
