@@ -169,6 +169,35 @@ fn folder_of(back: &str) -> PathBuf {
     own.unwrap_or_else(|| panic!("{open:?}")).parent().unwrap().to_owned()
 }
 
+/// The first process ends before the one that it leaves has begun, in each way to make one.
+#[test]
+fn processes_that_are_left_at_once() {
+    let (folder, _alone) = folder("at-once");
+    if !can_record(&folder) {
+        return;
+    }
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs/leaves.c");
+    let mut cc = Command::new("cc");
+    cc.args(["-O1", "-o", "leaves"]).arg(source).current_dir(&folder);
+    match cc.output() {
+        Ok(out) => assert!(out.status.success(), "{}", text(&out.stderr)),
+        Err(e) => return println!("skipped: no C compiler: {e}"),
+    }
+    assert!(Command::new("mkfifo").arg("go").current_dir(&folder).status().unwrap().success());
+    for how in ["daemon", "spawn", "vfork"].repeat(3) {
+        let args = ["record", "--no-report", "-o", "x.trace", "--", "./leaves", how];
+        let out = exectrace(&folder, &args).output().unwrap();
+        let said = text(&out.stderr);
+        assert_eq!(out.status.code(), Some(0), "{how}: {said}");
+        let left = said.lines().find_map(|l| l.split_once(" is complete when process "));
+        let left = left.unwrap_or_else(|| panic!("{how}: {said}")).1;
+        let (back, trace) = said_behind(&said, left.split(' ').next().unwrap());
+        fs::write(folder.join("go"), "!").unwrap();
+        until_ended(&back);
+        assert!(is_complete(&folder, &trace), "{how}: {trace}");
+    }
+}
+
 /// A shell has what the command's program printed, and goes on.
 #[test]
 fn in_a_command_substitution() {

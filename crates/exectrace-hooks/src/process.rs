@@ -303,6 +303,27 @@ pub(crate) fn pid() -> u32 {
     unsafe { raw::system_call(libc::SYS_getpid as usize, [0; 6]) as u32 }
 }
 
+/// Says in the folder that a process is about to begin: the one that made it may end before that,
+/// and whoever drains has nothing of the new one yet.
+fn announce(pid: u32) {
+    let folder = followed().and_then(|f| f.folder.to_bytes().splitn(2, |b| *b == b'=').nth(1));
+    let Some(folder) = folder else { return };
+    let mut name = [0u8; 512];
+    let mut at = &mut name[..];
+    let whole = std::io::Write::write_all(&mut at, folder).is_ok()
+        && std::io::Write::write_fmt(&mut at, format_args!("/young-{pid}\0")).is_ok();
+    if !whole {
+        return;
+    }
+    let path = name.as_ptr().expose_provenance();
+    let mode = (libc::S_IFREG | 0o600) as usize;
+    // SAFETY: a string that ends in a zero.
+    unsafe { raw::system_call(libc::SYS_mknodat as usize, [CWD, path, mode, 0, 0, 0]) };
+}
+
+/// Paths are seen from the working folder.
+const CWD: usize = libc::AT_FDCWD as usize;
+
 /// The calling process becomes another program by `call`, which gets the environment.
 ///
 /// # Safety
@@ -322,6 +343,7 @@ unsafe fn becomes(name: *const c_char, environment: Words, call: impl Fn(Words) 
         }
         Verdict::Follow => {
             say(Step::Exec, pid(), &chosen, "");
+            announce(pid());
             thread::thread_ends();
         }
     }
@@ -496,7 +518,12 @@ unsafe fn spawns(
         }
         match chosen.verdict {
             Verdict::Leave(reason) => say(Step::NotFollowed, pid as u32, &chosen, reason),
-            _ => say(Step::Child, pid as u32, &chosen, ""),
+            verdict => {
+                if verdict == Verdict::Follow {
+                    announce(pid as u32);
+                }
+                say(Step::Child, pid as u32, &chosen, "");
+            }
         }
     }
     r

@@ -18,6 +18,8 @@ use trace::Config;
 use trace::block;
 use trace_hooks::Options;
 
+use crate::young;
+
 #[used]
 #[unsafe(link_section = ".init_array")]
 static BEGIN: extern "C" fn() = begin;
@@ -71,7 +73,7 @@ extern "C" fn begin() {
         block::begins(0, 0, 0);
         // After the recorder's own handler, and those of the allocator that was used meanwhile.
         // SAFETY: a function for the life of the process.
-        unsafe { libc::pthread_atfork(None, None, Some(begin_in_child)) };
+        unsafe { libc::pthread_atfork(Some(announce_child), None, Some(begin_in_child)) };
     }
 }
 
@@ -142,17 +144,27 @@ fn refuse(dir: &Path, reason: &str) {
     let _ = std::fs::write(file, reason);
 }
 
+/// What is asked for, where children are recorded now.
+fn follows() -> Option<&'static Asked> {
+    // SAFETY: null, or leaked by `begin`.
+    let asked = unsafe { ASKED.load(Relaxed).as_ref() };
+    asked.filter(|asked| asked.options.follow && !trace_hooks::is_confined())
+}
+
+unsafe extern "C" fn announce_child() {
+    if let Some(asked) = follows() {
+        young::announce(asked.dir);
+    }
+}
+
 /// A forked child records into a file of its own.
 unsafe extern "C" fn begin_in_child() {
-    // SAFETY: null, or leaked by `begin`.
-    let Some(asked) = (unsafe { ASKED.load(Relaxed).as_ref() }) else { return };
-    if !asked.options.follow || trace_hooks::is_confined() {
-        return;
-    }
+    let Some(asked) = follows() else { return };
     trace_hooks::forget_parent();
     trace_unwind::forget_parent();
     let quiet = block::silent();
     let begun = start(asked);
+    young::is_there(asked.dir);
     drop(quiet);
     if begun {
         block::begins(0, 0, 0);

@@ -8,7 +8,8 @@
 //!
 //! - `EXECTRACE_PRELOAD_DIR`: the folder on a tmpfs into which the mapping goes. Without it nothing
 //!   is recorded. A process that cannot be recorded leaves a file `refused.PID` there, which says
-//!   why.
+//!   why; a child that is about to begin has a file `young-PARENT-NUMBER` there until then, a
+//!   process that is about to become another program one named `young-PID`.
 //! - `EXECTRACE_PRELOAD_OPTIONS`: see `trace_hooks::Options`.
 //! - `EXECTRACE_PRELOAD_IGNORED`: numbers of signals that the program finds ignored, comma
 //!   separated.
@@ -16,6 +17,8 @@
 
 #[cfg(exectrace_preload)]
 mod begin;
+#[cfg(exectrace_preload)]
+mod young;
 
 #[cfg(exectrace_preload)]
 trace_hooks::hooks!();

@@ -59,7 +59,7 @@ impl Behind {
         let mut seen = Instant::now();
         while !signals.ask_to_end() && seen.elapsed() < YOUNG {
             drains.step();
-            if drains.running() > 0 {
+            if drains.running() + drains.expected() > 0 {
                 seen = Instant::now();
             }
             drains.sleep();

@@ -1,5 +1,6 @@
 //! The mappings of a process tree, each drained into a trace of its own.
 
+use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::fs;
 use std::fs::File;
@@ -63,6 +64,10 @@ pub struct Drains {
     options: DrainOptions,
     notes: Vec<(String, String)>,
     seen: BTreeSet<PathBuf>,
+    /// Processes of which there was a mapping.
+    pids: BTreeSet<u32>,
+    /// Announcements of children, and mappings that have not begun, and when each was found.
+    young: BTreeMap<PathBuf, u64>,
     running: Vec<One>,
     done: Vec<Traced>,
     /// Processes that could not be recorded, and why.
@@ -76,6 +81,9 @@ pub struct Drains {
 const LOOK_NS: u64 = 20_000_000;
 /// How long a drain sleeps at most: new processes are found that late.
 const SLEEP_NS: u64 = 5_000_000;
+
+/// How long a process that is about to begin is waited for: it may have failed to.
+const BIRTH_NS: u64 = 2_000_000_000;
 
 /// Most processes of which it is kept why they could not be recorded, and most bytes of that.
 const REFUSED_MAX: usize = 16;
@@ -97,6 +105,8 @@ impl Drains {
             options: DrainOptions::default(),
             notes,
             seen: BTreeSet::new(),
+            pids: BTreeSet::new(),
+            young: BTreeMap::new(),
             running: Vec::new(),
             done: Vec::new(),
             refused: Vec::new(),
@@ -169,6 +179,12 @@ impl Drains {
         (done, std::mem::take(&mut self.refused))
     }
 
+    /// How many processes are about to begin, as far as there is hope.
+    pub fn expected(&self) -> usize {
+        let now = trace::sys::mono_ns();
+        self.young.values().filter(|found| now.saturating_sub(**found) < BIRTH_NS).count()
+    }
+
     /// Ends every recording, also of processes that run on.
     pub fn finish(mut self) -> (Vec<Traced>, Vec<(u32, String)>) {
         self.see();
@@ -213,19 +229,35 @@ impl Drains {
         let mut new: Vec<PathBuf> = paths.filter(|path| !self.seen.contains(path)).collect();
         // Who began first is found first, however many there are by now.
         new.sort_by_key(|path| parts(path).map(|(pid, began, number)| (began, pid, number)));
+        let now = trace::sys::mono_ns();
+        let before = std::mem::take(&mut self.young);
+        let found = |path: &PathBuf| before.get(path).copied().unwrap_or(now);
         for path in new {
+            if let Some(pid) = announced(&path) {
+                // Its mapping says more; without one it has failed to become the program.
+                if pid.is_some_and(|pid| self.pids.contains(&pid) || began_at(pid).is_none()) {
+                    let _ = fs::remove_file(&path);
+                } else {
+                    self.young.insert(path.clone(), found(&path));
+                }
+                continue;
+            }
             let Some((pid, began, number)) = parts(&path) else {
                 self.refused.extend(refusal(&path).filter(|_| self.refused.len() < REFUSED_MAX));
                 self.seen.insert(path);
                 continue;
             };
             match Drain::adopt(&path, &self.options) {
-                Ok(None) if is_alive(pid, began) => continue,
+                Ok(None) if is_alive(pid, began) => {
+                    self.young.insert(path.clone(), found(&path));
+                    continue;
+                }
                 Ok(Some(drain)) => self.begin(drain, pid, began, number),
                 // It died before it had begun, or the file is none of ours.
                 Ok(None) | Err(_) => {}
             }
             let _ = fs::remove_file(&path);
+            self.pids.insert(pid);
             self.seen.insert(path);
         }
     }
@@ -332,6 +364,13 @@ fn parts(path: &Path) -> Option<(u32, u64, u64)> {
     parts.next().is_none().then_some(all)
 }
 
+/// Whether this file stands for a process that has not begun, and for which one, where that is
+/// known.
+fn announced(path: &Path) -> Option<Option<u32>> {
+    let who = path.file_name()?.to_str()?.strip_prefix("young-")?;
+    Some(who.parse().ok())
+}
+
 /// A process that could not be recorded says why in a file with its number in the name.
 fn refusal(path: &Path) -> Option<(u32, String)> {
     let pid = path.file_name()?.to_str()?.strip_prefix("refused.")?.parse().ok()?;
@@ -342,13 +381,17 @@ fn refusal(path: &Path) -> Option<(u32, String)> {
 
 /// Whether the process with this number that began then still runs.
 fn is_alive(pid: u32, began: u64) -> bool {
-    let Ok(stat) = fs::read(format!("/proc/{pid}/stat")) else { return false };
-    let Some(end) = stat.iter().rposition(|b| *b == b')') else { return false };
+    began_at(pid) == Some(began)
+}
+
+/// When the process with this number began, where it still runs.
+fn began_at(pid: u32) -> Option<u64> {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
+    let end = stat.iter().rposition(|b| *b == b')')?;
     let fields: Vec<&[u8]> =
         stat[end + 1..].split(|b| *b == b' ').filter(|f| !f.is_empty()).collect();
-    let start =
-        fields.get(19).and_then(|f| std::str::from_utf8(f).ok()).and_then(|f| f.parse().ok());
-    start == Some(began) && !matches!(fields.first(), Some(&b"Z" | &b"X"))
+    let start = std::str::from_utf8(fields.get(19)?).ok()?.parse().ok()?;
+    (!matches!(fields.first(), Some(&b"Z" | &b"X"))).then_some(start)
 }
 
 #[cfg(test)]

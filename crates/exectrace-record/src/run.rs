@@ -185,7 +185,7 @@ impl Prepared {
         drains.step();
         let mut seen = Instant::now();
         while options.wait && seen.elapsed() < YOUNG {
-            if drains.running() > 0 {
+            if drains.running() + drains.expected() > 0 {
                 seen = Instant::now();
             }
             drains.sleep();
@@ -232,16 +232,16 @@ fn watch(options: &Options) -> (Scheduling, String) {
 }
 
 /// Processes that live on a moment after the first one has ended; the last ones of a pipe do for a
-/// moment.
+/// moment. Children that are about to begin are waited for.
 fn still_there(drains: &mut Drains) -> usize {
     let until = Instant::now() + Duration::from_millis(300);
-    let mut running = drains.running();
-    while running > 0 && Instant::now() < until {
+    // Their announcements go when they have begun: who was between the two is found now.
+    drains.step();
+    while drains.expected() > 0 || drains.running() > 0 && Instant::now() < until {
         drains.sleep();
         drains.step();
-        running = drains.running();
     }
-    running
+    drains.running()
 }
 
 /// Tries the output before the program runs. A trace is overwritten, and no other file.

@@ -163,7 +163,8 @@ fn drain_all(dir: &Path, child: &mut Child) -> Vec<Trace> {
         let over = child.try_wait().unwrap().is_some();
         for entry in fs::read_dir(dir).unwrap() {
             let path = entry.unwrap().path();
-            if seen.contains(&path) || path.to_string_lossy().contains("refused.") {
+            let name = path.file_name().unwrap().to_string_lossy();
+            if seen.contains(&path) || name.starts_with("refused.") || name.starts_with("young-") {
                 continue;
             }
             if let Some(mut drain) = Drain::adopt(&path, &DrainOptions::default()).unwrap() {
