@@ -91,9 +91,13 @@ ops! {
     26 Receive "receive" "net" Descriptor;
     27 Send "send" "net" Descriptor;
     28 Resolve "getaddrinfo" "net" None;
+    29 Remove "remove" "io" None;
+    30 Rename "rename" "io" None;
+    31 MakeFolder "mkdir" "io" None;
     32 Poll "poll" "net" None;
     33 Select "select" "net" None;
     34 EpollWait "epoll wait" "net" Descriptor;
+    35 Resize "resize" "io" Descriptor;
     40 WaitProcess "wait for process" "process" Process;
     41 WaitSignal "wait for signal" "process" None;
     64 FutexWake "futex wake" "locks" Address;

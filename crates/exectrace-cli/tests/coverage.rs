@@ -314,9 +314,12 @@ fn each_call_that_strace_sees_is_in_the_trace() {
         return println!("{said}");
     }
     assert!(out.status.success(), "{said}{out:?}");
-    // In 20 rounds a byte goes there and back; in one of them a file is written, synced and read;
-    // at the end a line is written. Both threads sleep in each round.
-    for (call, count) in [("read", 41), ("write", 42), ("sync", 1), ("sleep", 40)] {
+    // In 20 rounds a byte goes there and back; in one of them a file is emptied, written, synced
+    // and read, and a folder comes and goes; at the end a line is written. Both threads sleep in
+    // each round.
+    let calls = [("read", 41), ("write", 42), ("sync", 1), ("sleep", 40)];
+    let on_names = ["resize", "mkdir", "rename", "remove"].map(|call| (call, 1));
+    for (call, count) in calls.into_iter().chain(on_names) {
         let row = format!("| {call} | {count} | {count} | {count} | - |");
         assert!(said.contains(&row), "{row}\n{said}");
     }

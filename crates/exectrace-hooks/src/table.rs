@@ -161,6 +161,20 @@ macro_rules! each_call { ($($then:tt)*) => { $($then)*! {
     syncfs: IO Sync short(fd(f)) fn(f: c_int) -> c_int;
     sync_file_range: IO Sync short(fd(f)) fn(f: c_int, at: off_t, n: off_t, flags: c_uint)
         -> c_int;
+    unlink: IO Remove short(0) fn(path: *const c_char) -> c_int;
+    unlinkat: IO Remove short(0) fn(at: c_int, path: *const c_char, flags: c_int) -> c_int;
+    rmdir: IO Remove short(0) fn(path: *const c_char) -> c_int;
+    rename: IO Rename short(0) fn(from: *const c_char, to: *const c_char) -> c_int;
+    renameat: IO Rename short(0) fn(from_at: c_int, from: *const c_char, to_at: c_int,
+        to: *const c_char) -> c_int;
+    renameat2: IO Rename short(0) fn(from_at: c_int, from: *const c_char, to_at: c_int,
+        to: *const c_char, flags: c_uint) -> c_int;
+    mkdir: IO MakeFolder short(0) fn(path: *const c_char, mode: mode_t) -> c_int;
+    mkdirat: IO MakeFolder short(0) fn(at: c_int, path: *const c_char, mode: mode_t) -> c_int;
+    ftruncate: IO Resize short(fd(f)) fn(f: c_int, n: off_t) -> c_int;
+    ftruncate64: IO Resize short(fd(f)) fn(f: c_int, n: off_t) -> c_int;
+    fallocate: IO Resize short(fd(f)) fn(f: c_int, mode: c_int, at: off_t, n: off_t) -> c_int;
+    fallocate64: IO Resize short(fd(f)) fn(f: c_int, mode: c_int, at: off_t, n: off_t) -> c_int;
     flock: IO FileLock short(fd(f)) fn(f: c_int, operation: c_int) -> c_int;
     lockf: IO FileLock short(fd(f)) fn(f: c_int, command: c_int, n: off_t) -> c_int;
     lockf64: IO FileLock short(fd(f)) fn(f: c_int, command: c_int, n: off_t) -> c_int;

@@ -1,10 +1,12 @@
 /* Waits of all kinds by the C library: two threads share a lock that each holds while it sleeps, hand
  * a turn over by a condition variable and a byte by pipes; the first one writes a file, waits for the
- * disk, and reads it. The file is the argument. */
+ * disk, and reads it, and makes, renames and removes a folder. The file is the argument. */
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -62,7 +64,9 @@ static void *follow(void *unused)
 int main(int argc, char **argv)
 {
 	pthread_t thread;
-	char byte = 0;
+	char byte = 0, folder[4096], other[4096];
+	snprintf(folder, sizeof folder, "%s.folder", argv[1]);
+	snprintf(other, sizeof other, "%s.other", argv[1]);
 	must(argc == 2 && pipe(there) == 0 && pipe(back) == 0);
 	int file = open(argv[1], O_RDWR | O_CREAT | O_TRUNC, 0600);
 	must(file >= 0 && pthread_create(&thread, NULL, follow, NULL) == 0);
@@ -72,9 +76,12 @@ int main(int argc, char **argv)
 		must(write(there[1], &byte, 1) == 1);
 		must(read(back[0], &byte, 1) == 1);
 		if (i % 20 == 0) {
+			must(ftruncate(file, 0) == 0);
 			must(pwrite(file, page, sizeof page, 0) == sizeof page);
 			must(fsync(file) == 0);
 			must(pread(file, page, sizeof page, 0) == sizeof page);
+			must(mkdir(folder, 0700) == 0 && rename(folder, other) == 0);
+			must(rmdir(other) == 0);
 		}
 	}
 	pthread_join(thread, NULL);

@@ -31,6 +31,7 @@
 extern int __open_2(const char *, int), __open64_2(const char *, int);
 extern int __openat_2(int, const char *, int), __openat64_2(int, const char *, int);
 extern int open64(const char *, int, ...), openat64(int, const char *, int, ...);
+extern int ftruncate64(int, off_t), fallocate64(int, int, off_t, off_t);
 extern int creat64(const char *, mode_t), fcntl64(int, int, ...);
 extern ssize_t __read_chk(int, void *, size_t, size_t);
 extern ssize_t __pread_chk(int, void *, size_t, off_t, size_t);
@@ -138,6 +139,7 @@ static int counter, epoll, file, second;
 static int listens, to_full, accepts;
 static struct sockaddr_un address, accept_address;
 static char fifo[] = "/tmp/every-call-XXXXXX/fifo", folder[sizeof fifo];
+static char entry[sizeof fifo + 8], other_entry[sizeof fifo + 8];
 static pid_t child;
 static char bytes[1 << 16], shell[64], *const nothing_argv[] = {"no", NULL};
 static char *mapped;
@@ -285,6 +287,16 @@ static void forget_file(void) {
     struct flock whole = {.l_type = F_UNLCK, .l_whence = SEEK_SET};
     fcntl(file, F_SETLK, &whole), fcntl(file, F_OFD_SETLK, &whole);
 }
+static void forget_names(void) {
+    for (int i = 0; i < 2; i++) {
+        syscall(SYS_unlinkat, AT_FDCWD, i ? entry : other_entry, 0);
+        syscall(SYS_unlinkat, AT_FDCWD, i ? entry : other_entry, AT_REMOVEDIR);
+    }
+}
+static void make_file(void) {
+    syscall(SYS_close, syscall(SYS_openat, AT_FDCWD, entry, O_CREAT | O_WRONLY, 0600));
+}
+static void make_folder(void) { syscall(SYS_mkdirat, AT_FDCWD, entry, 0700); }
 static void hold_flock(void) { flock(second, LOCK_EX); }
 static void free_flock(void) { flock(second, LOCK_UN); }
 static void forget_flock(void) { flock(file, LOCK_UN), flock(second, LOCK_UN); }
@@ -566,6 +578,20 @@ struct call {
     C(fdatasync, QUICK, none, fdatasync(file), none, none)                                         \
     C(syncfs, QUICK, none, syncfs(file), none, none)                                               \
     C(sync_file_range, QUICK, none, sync_file_range(file, 0, 8, 0), none, none)                    \
+    C(unlink, QUICK, make_file, unlink(entry), none, forget_names)                                 \
+    C(unlinkat, QUICK, make_file, unlinkat(AT_FDCWD, entry, 0), none, forget_names)                \
+    C(rmdir, QUICK, make_folder, rmdir(entry), none, forget_names)                                 \
+    C(rename, QUICK, make_file, rename(entry, other_entry), none, forget_names)                    \
+    C(renameat, QUICK, make_file, renameat(AT_FDCWD, entry, AT_FDCWD, other_entry), none,          \
+      forget_names)                                                                                \
+    C(renameat2, QUICK, make_file, renameat2(AT_FDCWD, entry, AT_FDCWD, other_entry, 0), none,     \
+      forget_names)                                                                                \
+    C(mkdir, QUICK, none, mkdir(entry, 0700), none, forget_names)                                  \
+    C(mkdirat, QUICK, none, mkdirat(AT_FDCWD, entry, 0700), none, forget_names)                    \
+    C(ftruncate, QUICK, none, ftruncate(file, 8192), none, none)                                   \
+    C(ftruncate64, QUICK, none, ftruncate64(file, 8192), none, none)                               \
+    C(fallocate, QUICK, none, fallocate(file, 0, 0, 8192), none, none)                             \
+    C(fallocate64, QUICK, none, fallocate64(file, 0, 0, 8192), none, none)                         \
     C(flock, SLEEPS, hold_flock, flock(file, LOCK_EX), free_flock, forget_flock)                   \
     C(lockf, SLEEPS, hold_file, lockf(file, F_LOCK, 0), free_file, forget_file)                    \
     C(lockf64, SLEEPS, hold_file, lockf64(file, F_LOCK, 0), free_file, forget_file)                \
@@ -823,6 +849,8 @@ static int begin(void) {
     strcpy(folder, fifo), *strrchr(folder, '/') = 0;
     if (!mkdtemp(folder))
         return 1;
+    snprintf(entry, sizeof entry, "%s/entry", folder);
+    snprintf(other_entry, sizeof other_entry, "%s/other", folder);
     memcpy(fifo, folder, strlen(folder));
     strcpy(shell, ": < "), strcat(shell, fifo);
     accepts = bound("accepts"), accept_address = address, listens = bound("listens");
