@@ -47,9 +47,8 @@ fn open_in(attr: &Attr, cpu: u32, group: libc::c_int) -> io::Result<File> {
     let cpu = cpu as libc::c_int;
     let attr = std::ptr::from_ref(attr);
     // SAFETY: a structure of the size that it states, which the kernel only reads.
-    let fd = unsafe {
-        libc::syscall(libc::SYS_perf_event_open, attr, this_thread, cpu, group, CLOEXEC)
-    };
+    let fd =
+        unsafe { libc::syscall(libc::SYS_perf_event_open, attr, this_thread, cpu, group, CLOEXEC) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
