@@ -61,7 +61,8 @@ call counts as running or runnable, or is divided by what the kernel has counted
 \"CPU wait\" is then the least that it can be, since a thread that was woken and has no CPU yet has
 not returned from its wait, and \"running\" the most.
 
-Waits for work (at a queue, a poll, a socket) count as idle and are not ranked. \"released by\" is
+Waits for work (at a queue, a poll, a socket) count as idle and are not ranked, but where a program
+has next to nothing to do: then the report says first where it waits. \"released by\" is
 the thread whose wake let the waiter go on; it nearly always held the lock, but a trace of wakes
 does not prove that.
 
@@ -91,6 +92,10 @@ pub struct Options {
 const SMALL: u64 = 8;
 /// Calls a second that neither sleep nor wake: more of them are what a report says first.
 const STORM: f64 = 20_000.0;
+/// A program whose work is less than one such part of its threads' lives has next to nothing to do,
+/// unless it is held up for more than one part of these of its time.
+const IDLE: u64 = 10;
+const SHORT: u64 = 100;
 /// Rows of each table.
 const ROWS: usize = 5;
 /// Objects of a place that are told apart.
@@ -127,6 +132,7 @@ impl ThreadTime {
 /// A place where threads waited.
 #[derive(Clone, Debug)]
 struct Group {
+    op: Op,
     primitive: &'static str,
     cause: Cause,
     place: String,
@@ -382,6 +388,7 @@ impl Sums {
             key.2 = "elsewhere".into();
         }
         let group = self.groups.entry(key.clone()).or_insert_with(|| Group {
+            op: wait.op,
             primitive: key.1,
             cause: key.0,
             place: key.2,
@@ -491,8 +498,50 @@ impl Sums {
         self.stuck.sentence().unwrap_or_else(|| self.sentence_of_waits())
     }
 
+    /// What a program does that has next to nothing to do: what held it up was nothing either.
+    fn sentence_of_idleness(&self) -> Option<String> {
+        let lives: u64 = self.threads.values().map(|t| t.wall_ns(self.end_ns)).sum();
+        let (_, _, work) = self.work();
+        let held = self.ranked().first().filter(|g| g.cause != Cause::Other).map(|g| g.total_ns);
+        if work > lives / IDLE || held.unwrap_or(0) > self.end_ns / SHORT {
+            return None;
+        }
+        // Who waits for other threads does so because of these.
+        let groups = self.groups.values().filter(|g| matches!(g.cause, Cause::Idle | Cause::Sleep));
+        let most = groups.max_by_key(|g| (g.total_ns, &g.place))?;
+        let threads: Vec<(u32, &ThreadTime)> =
+            most.threads.keys().filter_map(|n| Some((*n, self.threads.get(n)?))).collect();
+        let all: u64 = threads.iter().map(|(_, t)| t.wall_ns(self.end_ns)).sum();
+        let verb = match (most.cause, most.op.object()) {
+            (Cause::Sleep, _) => "asleep in".to_owned(),
+            (_, Object::Address) => format!("waiting for the {} in", most.primitive),
+            _ => format!("in {} by", most.primitive),
+        };
+        let place = if most.place.is_empty() { "unknown code" } else { &most.place };
+        let object = most.objects.iter().max_by_key(|(object, ns)| (**ns, **object));
+        let file = object.and_then(|(object, _)| self.descriptors.get(object));
+        let file = file.filter(|_| most.op.object() == Object::Descriptor);
+        let mut text = format!(
+            "The program had next to nothing to do: {} of the time of {} is {verb} {}",
+            percent(most.total_ns, all),
+            self.who(&threads),
+            shortened(place),
+        );
+        if let Some(file) = file {
+            text.push_str(&format!(", from {}", shortened(file)));
+        }
+        if most.never > 0 {
+            text.push_str(", and had not ended when the recording did");
+        }
+        text.push('.');
+        Some(text)
+    }
+
     /// The same where no thread hangs.
     fn sentence_of_waits(&self) -> String {
+        if let Some(idle) = self.sentence_of_idleness() {
+            return idle;
+        }
         let Some(first) = self.ranked().into_iter().find(|g| g.cause != Cause::Other) else {
             return self.without_waits();
         };
@@ -731,7 +780,12 @@ impl Sums {
     }
 
     fn print_places(&self, out: &mut Out) -> Result<(), Failure> {
-        let ranked = self.ranked();
+        let mut ranked = self.ranked();
+        if self.sentence_of_idleness().is_some() {
+            let idle = |g: &&Group| matches!(g.cause, Cause::Idle | Cause::Sleep);
+            ranked.extend(self.groups.values().filter(idle));
+            ranked.sort_by_key(|g| (std::cmp::Reverse(g.total_ns), &g.place));
+        }
         if ranked.is_empty() {
             return Ok(());
         }
