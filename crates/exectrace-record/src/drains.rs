@@ -83,7 +83,7 @@ const LOOK_NS: u64 = 20_000_000;
 const SLEEP_NS: u64 = 5_000_000;
 
 /// How long a process that is about to begin is waited for: it may have failed to.
-const BIRTH_NS: u64 = 2_000_000_000;
+const BIRTH_NS: u64 = 5_000_000_000;
 
 /// Most processes of which it is kept why they could not be recorded, and most bytes of that.
 const REFUSED_MAX: usize = 16;
