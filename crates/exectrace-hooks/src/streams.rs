@@ -13,6 +13,8 @@ use std::ffi::c_int;
 use std::ffi::c_long;
 use std::ffi::c_void;
 use std::mem::offset_of;
+use std::sync::atomic::AtomicIsize;
+use std::sync::atomic::Ordering::Relaxed;
 
 use libc::FILE;
 use libc::fpos_t;
@@ -197,22 +199,52 @@ fn writes<R: Copy>(
     r
 }
 
-/// So much that `printf` and its like write, at a guess, has room before the wait need be said.
-const ENOUGH: isize = 512;
+/// With less room than this, `printf` and its like are expected to need the kernel.
+const NARROW: isize = 128;
+
+/// The longest that one of them has written, or [`NARROW`]: with so much room none is expected to.
+static LONGEST: AtomicIsize = AtomicIsize::new(NARROW);
 
 /// Whether what is left to be said afterwards can be: the thread is known, and with it the clock.
 fn says_later() -> bool {
     block::is_known()
 }
 
-/// A `printf`: how much it writes is known only afterwards. With ample room it is said afterwards
-/// too, where the buffer was written out.
-#[inline(never)]
+/// A `printf`: how much it writes is known only afterwards. With some room it is said afterwards
+/// too, where the buffer was written out. Where nobody expected that, since the program has never
+/// printed so much at a time, it is said without its length.
+#[inline(always)]
 fn prints(stream: *mut FILE, call: impl FnOnce() -> c_int) -> c_int {
+    let room = room(stream);
+    if room < NARROW {
+        return writes(stream, call, printed);
+    }
+    if room < LONGEST.load(Relaxed) {
+        return prints_long(stream, call);
+    }
+    let before = held(stream);
+    let r = call();
+    if r as isize > LONGEST.load(Relaxed) {
+        LONGEST.fetch_max(r as isize, Relaxed);
+        if held(stream) != before.wrapping_add(r as usize) {
+            return prints_long(stream, || r);
+        }
+    }
+    r
+}
+
+/// What a `printf` has written.
+fn printed(r: c_int) -> Option<u64> {
+    u64::try_from(r).ok()
+}
+
+/// A `printf` that is said afterwards, with its length.
+#[cold]
+#[inline(never)]
+fn prints_long(stream: *mut FILE, call: impl FnOnce() -> c_int) -> c_int {
     let Some(fd) = recorded(stream) else { return call() };
-    let bytes = |r: c_int| u64::try_from(r).ok();
-    if room(stream) < ENOUGH || !says_later() {
-        return writes(stream, call, bytes);
+    if !says_later() {
+        return writes(stream, call, printed);
     }
     let (before, since) = (held(stream), now());
     let r = call();
@@ -221,7 +253,7 @@ fn prints(stream: *mut FILE, call: impl FnOnce() -> c_int) -> c_int {
     }
     let wait = Waiting::begin(Classes::IO, Op::Write, fd).since(since);
     let released = r >= 0 && wait.is_on() && descriptors::releases(fd);
-    over(wait, fd, released, || bytes(r).ok_or_else(raw::errno));
+    over(wait, fd, released, || printed(r).ok_or_else(raw::errno));
     r
 }
 

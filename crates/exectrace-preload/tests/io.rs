@@ -106,10 +106,11 @@ fn streams_where_they_enter_the_kernel() {
     // What is written to a pipe may release a reader, so it is there however short it was; what
     // the buffer holds is not. The call that ends a line writes it, and says what it was given. A
     // printf of 3000 bytes finds 4000 in the buffer of 4096: it writes that full, and leaves 2904.
-    let parts: [(&str, &[u64]); 5] = [
+    let parts: [(&str, &[u64]); 6] = [
         ("unbuffered", &[1, 4, 1, 3, 2, 1]),
         ("lines", &[1, 5, 3, 2, 1]),
         ("full", &[1, 3000, 2904, 3000, 1904]),
+        ("longer", &[1, 4000, 104]),
         ("closed", &[1, 4]),
         ("direct", &[10]),
     ];

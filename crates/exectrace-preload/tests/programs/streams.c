@@ -7,7 +7,7 @@
 
 static FILE *in, *cookie;
 static int nested[2];
-static char long_text[3001];
+static char long_text[4001];
 
 static FILE *stream(const char *name, int how) {
     int fds[2];
@@ -91,11 +91,17 @@ static void writes(void) {
     for (int i = 0; i < 500; i++)
         putc('c', f), fputs("ab", f), fwrite("abc", 1, 3, f), fprintf(f, "%d", 12);
     /* 4000 of 4096: this one writes. */
-    fprintf(f, "%s", long_text);
+    fprintf(f, "%.3000s", long_text);
     fflush(f), fflush(f);
     /* More than has room, after ample room. */
-    fprintf(f, "%s", long_text), fprintf(f, "%s", long_text);
+    fprintf(f, "%.3000s", long_text), fprintf(f, "%.3000s", long_text);
     fclose(f);
+
+    /* Longer than any before, and more than has room. */
+    f = stream("longer", _IOFBF);
+    for (int i = 0; i < 200; i++)
+        putc('c', f);
+    fprintf(f, "%s", long_text), fclose(f);
 
     f = stream("closed", _IOFBF);
     fputs("text", f), fclose(f);
@@ -111,7 +117,7 @@ int main(int argc, char **argv) {
     char text[64] = "", *memory = NULL;
     size_t n = 0;
     (void)argc;
-    memset(long_text, 'x', 3000);
+    memset(long_text, 'x', 4000);
     reads();
     writes();
     printf("%d %d %d %d %d %d %d %d %ld\n", 1, 2, 3, 4, 5, 6, 7, 8, -9L);
