@@ -9,6 +9,8 @@ use std::collections::HashMap;
 
 /// Most descriptors, and most ends, that are kept.
 const ENDS_MAX: usize = 1 << 16;
+/// Most polls that wait for one end.
+const POLLS_MAX: usize = 64;
 
 /// What the descriptors of a process are.
 #[derive(Debug, Default)]
@@ -16,11 +18,21 @@ pub(crate) struct Streams {
     /// For each descriptor the end that is read there, and the one that is written to.
     told: HashMap<u64, (u64, u64)>,
     names: HashMap<String, u64>,
+    /// For each end the polls that wait for it.
+    watched: HashMap<u64, Vec<u64>>,
 }
 
 impl Streams {
     /// From here on the descriptor is this.
     pub fn tell(&mut self, fd: u64, text: &str) {
+        if let Some(of) = text.strip_prefix("anon_inode:[eventpoll] with ") {
+            let end = of.parse().ok().and_then(|of| self.read_at(of));
+            let polls = end.map(|end| self.watched.entry(end).or_default());
+            if let Some(polls) = polls.filter(|p| p.len() < POLLS_MAX && !p.contains(&fd)) {
+                polls.push(fd);
+            }
+            return;
+        }
         let ends = names(fd, text).and_then(|(reads, writes)| {
             let reads = self.number(reads)?;
             Some((reads, self.number(writes)?))
@@ -43,6 +55,11 @@ impl Streams {
     /// The end at which is read what is written to this descriptor.
     pub fn written_by(&self, fd: u64) -> Option<u64> {
         self.told.get(&fd).map(|ends| ends.1)
+    }
+
+    /// The polls that wait for this end.
+    pub fn polls(&self, end: u64) -> impl Iterator<Item = u64> {
+        self.watched.get(&end).into_iter().flatten().copied()
     }
 
     fn number(&mut self, name: String) -> Option<u64> {
@@ -106,7 +123,12 @@ mod tests {
             assert!(!tied((3, text), (3, text)), "{text}");
         }
         let mut s = Streams::default();
+        s.tell(7, "anon_inode:[eventpoll] with 3");
+        assert!(s.watched.is_empty(), "nobody knows what 3 is");
         s.tell(3, "pipe:[1]");
+        s.tell(7, "anon_inode:[eventpoll] with 3");
+        let end = s.read_at(3).unwrap();
+        assert_eq!(s.polls(end).collect::<Vec<_>>(), [7]);
         s.tell(3, "/etc/passwd");
         assert_eq!((s.read_at(3), s.written_by(3)), (None, None));
         for fd in 0..2 * ENDS_MAX as u64 {

@@ -195,6 +195,8 @@ enum Family {
     Barrier,
     /// What is read at one end of it, and written to at the other.
     Stream,
+    /// What waits for the ends of streams.
+    Poll,
 }
 
 impl Family {
@@ -203,9 +205,14 @@ impl Family {
         matches!(self, Family::Futex | Family::Mutex)
     }
 
+    /// Whether the wakes on it are writes, of which the first one releases.
+    fn is_written(self) -> bool {
+        matches!(self, Family::Stream | Family::Poll)
+    }
+
     /// Most wakes that are kept.
     fn wakes_max(self) -> usize {
-        if self == Family::Stream { WRITES_MAX } else { WAKES_MAX }
+        if self.is_written() { WRITES_MAX } else { WAKES_MAX }
     }
 }
 
@@ -366,7 +373,7 @@ impl Waits {
 
     /// What happened on each object that locks or wakes: its call, its address.
     pub fn objects(&self) -> impl Iterator<Item = (u64, &Counts)> {
-        let locks = self.objects.iter().filter(|((family, _), _)| *family != Family::Stream);
+        let locks = self.objects.iter().filter(|((family, _), _)| !family.is_written());
         locks.map(|((_, object), o)| (*object, &o.counts))
     }
 
@@ -379,6 +386,7 @@ impl Waits {
     fn key(&self, wait: &Wait) -> Option<Key> {
         match wait.op {
             Op::Read | Op::Receive => Some((Family::Stream, self.streams.read_at(wait.object)?)),
+            Op::EpollWait => Some((Family::Poll, wait.object)),
             op => Some((family(op)?, wait.object)),
         }
     }
@@ -418,8 +426,11 @@ impl Waits {
         match op {
             _ if wait.ending != Ending::Done || wait.result == 0 => {}
             Op::Write | Op::Send => {
-                if let Some(end) = self.streams.written_by(wait.object) {
-                    self.wake((Family::Stream, end), 1, waker);
+                let Some(end) = self.streams.written_by(wait.object) else { return };
+                self.wake((Family::Stream, end), 1, waker);
+                let polls: Vec<u64> = self.streams.polls(end).collect();
+                for poll in polls {
+                    self.wake((Family::Poll, poll), 1, waker);
                 }
             }
             // Its result tells who came last.
@@ -524,12 +535,12 @@ fn wakes_of(key: Key, object: &Object, wait: &Wait) -> (Vec<usize>, Option<usize
     let mut can = all.iter().copied().filter(|i| object.wakes[*i].left > 0);
     let of = match key.0 {
         _ if wait.ending != Ending::Done => None,
-        Family::Stream if wait.result == 0 => None,
+        Family::Stream | Family::Poll if wait.result == 0 => None,
         // Who comes last waits for nobody.
         Family::Barrier if wait.result != 0 => None,
         // There was nothing to read when it began: the first write since is what it read. One that
         // had begun before is it where there is no other.
-        Family::Stream => {
+        Family::Stream | Family::Poll => {
             let first = can.next();
             let since = |i: &usize| object.wakes[*i].waker.began_ns >= began;
             first.into_iter().chain(can).find(since).or(first)
@@ -559,7 +570,7 @@ fn divide(
     {
         let (inside, releases) = wakes_of(key, object, wait);
         for i in inside {
-            let only = key.0 == Family::Stream && releases != Some(i);
+            let only = key.0.is_written() && releases != Some(i);
             if only || releases.is_some_and(|r| i > r) {
                 continue;
             }

@@ -27,6 +27,7 @@ pub use crate::files::dup2;
 pub use crate::files::dup3;
 pub use crate::files::epoll_create;
 pub use crate::files::epoll_create1;
+pub use crate::files::epoll_ctl;
 pub use crate::files::eventfd;
 pub use crate::files::fcntl;
 pub use crate::files::fcntl64;

@@ -15,6 +15,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use trace::block;
 
+use crate::calls;
 use crate::raw;
 
 /// Higher ones are never described.
@@ -25,6 +26,8 @@ const ASKED: u8 = 1;
 const RELEASES: u8 = 2;
 /// The trace says what it is.
 const DESCRIBED: u8 = 4;
+/// One of a pair of sockets that this process made.
+const PAIR: u8 = 8;
 
 static KNOWN: [AtomicU8; FDS] = [const { AtomicU8::new(0) }; FDS];
 
@@ -60,17 +63,21 @@ pub fn releases(fd: u64) -> bool {
 
 #[cold]
 fn ask(fd: u64, known: &AtomicU8) -> bool {
+    let Some(kind) = kind_of(fd) else { return false };
+    // Eventfds and their like have no type at all.
+    let releases = matches!(kind, libc::S_IFIFO | libc::S_IFSOCK | 0);
+    known.fetch_or(ASKED | if releases { RELEASES } else { 0 }, Relaxed);
+    releases
+}
+
+/// The type of file, as `stat` has it.
+fn kind_of(fd: u64) -> Option<libc::mode_t> {
     // SAFETY: plain numbers, for which zero is a value.
     let mut about: libc::stat = unsafe { std::mem::zeroed() };
     let arguments = [fd as usize, (&raw mut about).addr(), 0, 0, 0, 0];
     // SAFETY: the struct is writable.
-    if unsafe { raw::system_call(libc::SYS_fstat as usize, arguments) } < 0 {
-        return false;
-    }
-    // Eventfds and their like have no type at all.
-    let releases = matches!(about.st_mode & libc::S_IFMT, libc::S_IFIFO | libc::S_IFSOCK | 0);
-    known.fetch_or(ASKED | if releases { RELEASES } else { 0 }, Relaxed);
-    releases
+    let r = unsafe { raw::system_call(libc::SYS_fstat as usize, arguments) };
+    (r >= 0).then_some(about.st_mode & libc::S_IFMT)
 }
 
 /// Says in the trace what it is, once.
@@ -110,11 +117,28 @@ pub fn describe_pair(fds: [c_int; 2]) {
     for (own, other) in [(fds[0], fds[1]), (fds[1], fds[0])] {
         let known = usize::try_from(own).ok().and_then(|own| KNOWN.get(own));
         if let Some(known) = known {
-            known.fetch_or(DESCRIBED, Relaxed);
+            known.fetch_or(DESCRIBED | PAIR, Relaxed);
             let mut text = Text::default();
             let _ = write!(text, "unix pair:{own} -> pair:{other}");
             block::descriptor(own as u64, text.text());
         }
+    }
+}
+
+/// Says that the one waits for the other, where that is a pipe, an eventfd or one of a pair of
+/// sockets: what the program itself writes there ends its waits.
+pub fn describe_watched(poll: c_int, fd: c_int) {
+    let Some(known) = usize::try_from(fd).ok().and_then(|fd| KNOWN.get(fd)) else { return };
+    // Other sockets are many, and what comes in there is seldom the program's own.
+    let is_other = || kind_of(fd as u64).is_none_or(|kind| kind == libc::S_IFSOCK);
+    if known.load(Relaxed) & PAIR == 0 && is_other() {
+        return;
+    }
+    if releases(fd as u64) {
+        describe(fd as u64);
+        let mut text = Text::default();
+        let _ = write!(text, "anon_inode:[eventpoll] with {fd}");
+        block::descriptor(calls::fd(poll), text.text());
     }
 }
 

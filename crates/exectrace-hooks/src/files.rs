@@ -7,6 +7,7 @@ use std::ffi::c_uint;
 
 use trace::encode::op::Op;
 
+use crate::c::epoll_event;
 use crate::c::mode_t;
 use crate::c::sockaddr;
 use crate::c::socklen_t;
@@ -127,6 +128,17 @@ pub unsafe fn socketpair(domain: c_int, kind: c_int, protocol: c_int, fds: *mut 
     if r == 0 && (settings::wants(Classes::IO) || settings::wants(Classes::NET)) {
         // SAFETY: as above.
         descriptors::describe_pair(unsafe { *fds.cast::<[c_int; 2]>() });
+    }
+    r
+}
+
+/// # Safety
+/// - As `epoll_ctl`.
+pub unsafe fn epoll_ctl(poll: c_int, change: c_int, fd: c_int, event: *mut epoll_event) -> c_int {
+    // SAFETY: the caller's promise.
+    let r = unsafe { real::epoll_ctl(poll, change, fd, event) };
+    if r == 0 && change == libc::EPOLL_CTL_ADD && settings::wants(Classes::NET) {
+        descriptors::describe_watched(poll, fd);
     }
     r
 }

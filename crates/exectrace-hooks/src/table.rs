@@ -79,6 +79,7 @@ macro_rules! each_hook { ($($then:tt)*) => { $($then)*! {
     timerfd_create "": fn(clock: c_int, flags: c_int) -> c_int;
     epoll_create "": fn(size: c_int) -> c_int;
     epoll_create1 "": fn(flags: c_int) -> c_int;
+    epoll_ctl "": fn(poll: c_int, change: c_int, fd: c_int, event: *mut epoll_event) -> c_int;
     dup "": fn(fd: c_int) -> c_int;
     dup2 "": fn(from: c_int, to: c_int) -> c_int;
     dup3 "": fn(from: c_int, to: c_int, flags: c_int) -> c_int;

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -26,7 +27,7 @@ static sem_t sem;
 static int turns, is_open, has_tcp, event, ends[2], pair[2], tcp[2];
 static int threads, about, inside, order[MOST], waits_in[MOST];
 static pthread_t joined[MOST];
-static int ends_of[MOST][2], joined_tid[MOST];
+static int ends_of[MOST][2], joined_tid[MOST], polls[MOST], events[MOST];
 
 static int my_tid(void) { return (int)syscall(SYS_gettid); }
 static int get(int *p) { return __atomic_load_n(p, __ATOMIC_SEQ_CST); }
@@ -62,9 +63,11 @@ static void until_all_are_in(void) {
         usleep(300);
 }
 
-enum { MUTEX, WRITES, READS, SIGNAL, BROADCAST, SEM, BARRIER, JOIN, PIPE, EVENTFD, PAIR, TCP, CASES };
+enum { MUTEX, WRITES, READS, SIGNAL, BROADCAST, SEM, BARRIER, JOIN, PIPE, EVENTFD, PAIR, POLL, TCP,
+    CASES };
 static const char *kinds[CASES] = {"mutex lock", "rwlock write", "rwlock read", "condvar wait",
-    "condvar wait", "semaphore wait", "barrier wait", "join", "read", "read", "receive", "receive"};
+    "condvar wait", "semaphore wait", "barrier wait", "join", "read", "read", "receive", "epoll wait",
+    "receive"};
 static int is_stream(int what) { return what >= PIPE; }
 static int is_of_one(int what) { return what == READS || what == BROADCAST || what == BARRIER; }
 
@@ -84,6 +87,8 @@ static void release(int what) {
     case PIPE: check(write(ends[1], "x", 1), "pipe"); break;
     case EVENTFD: check(write(event, &n, sizeof n), "eventfd"); break;
     case PAIR: check(send(pair[1], "x", 1, 0), "pair"); break;
+    /* Each has its own, and is let go in the order of their numbers. */
+    case POLL: check(write(events[get(&inside)], &n, sizeof n), "event"); break;
     case TCP: check(send(tcp[1], "x", 1, 0), "tcp"); break;
     }
 }
@@ -93,6 +98,7 @@ static void *contender(void *p) {
     int what = what_now, at = (int)(intptr_t)p, tid = my_tid();
     char byte;
     uint64_t n;
+    struct epoll_event ready;
     __atomic_store_n(&waits_in[at], tid, __ATOMIC_SEQ_CST);
     __atomic_fetch_add(&about, 1, __ATOMIC_SEQ_CST);
     switch (what) {
@@ -111,6 +117,7 @@ static void *contender(void *p) {
     case PIPE: check(read(ends[0], &byte, 1), "read"); break;
     case EVENTFD: check(read(event, &n, sizeof n), "read"); break;
     case PAIR: check(recv(pair[0], &byte, 1, 0), "recv"); break;
+    case POLL: check(epoll_wait(polls[at], &ready, 1, -1), "epoll_wait"); break;
     case TCP: check(recv(tcp[0], &byte, 1, 0), "recv"); break;
     }
     int is_last = log_turn() == threads - 1;
@@ -142,6 +149,13 @@ static void prepare(int what) {
     case PIPE: check(pipe(ends), "pipe"); break;
     case EVENTFD: event = check(eventfd(0, EFD_SEMAPHORE), "eventfd"); break;
     case PAIR: check(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), "socketpair"); break;
+    case POLL:
+        for (int i = 0; i < threads; i++) {
+            struct epoll_event reads = {.events = EPOLLIN};
+            events[i] = check(eventfd(0, 0), "eventfd"), polls[i] = check(epoll_create1(0), "epoll");
+            check(epoll_ctl(polls[i], EPOLL_CTL_ADD, events[i], &reads), "epoll_ctl");
+        }
+        break;
     case JOIN:
         for (int i = 0; i < threads; i++) {
             joined_tid[i] = 0;

@@ -512,6 +512,9 @@ struct call {
     C(eventfd, QUICK, none, open_and_close(eventfd(0, 0)), none, none)                             \
     C(timerfd_create, QUICK, none, open_and_close(timerfd_create(CLOCK_MONOTONIC, 0)), none, none) \
     C(epoll_create, QUICK, none, open_and_close(epoll_create(1)), none, none)                      \
+    C(epoll_ctl, QUICK, none,                                                                      \
+      epoll_ctl(epoll, EPOLL_CTL_ADD, counter, &event) +                                           \
+          epoll_ctl(epoll, EPOLL_CTL_DEL, counter, NULL), none, none)                              \
     C(epoll_create1, QUICK, none, open_and_close(epoll_create1(0)), none, none)                    \
     C(dup, QUICK, none, open_and_close(dup(1)), none, none)                                        \
     C(dup2, QUICK, none, open_and_close(dup2(1, 300)), none, none)                                 \
