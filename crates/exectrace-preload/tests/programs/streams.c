@@ -33,6 +33,8 @@ static void *reader(void *p) {
     case 3: r = (int)getline(&line, &room, in); break;
     case 4: r = fscanf(in, "number %d", &number); break;
     case 5: r = (int)fread(text, 1, 12, cookie); break;
+    /* With something in the buffer, where no other thread may look whether that is a line. */
+    case 6: r = fgets(text, sizeof text, in) != NULL; break;
     }
     printf("read %d: %d %s %s %d\n", (int)(intptr_t)p, r, text, line ? line : "", number);
     free(line);
@@ -48,13 +50,17 @@ static void reads(void) {
     if (pipe(nested))
         exit(3);
     cookie = fopencookie(nested, "r", functions);
-    for (int i = 0; i < 6; i++) {
+    for (int i = 0; i < 7; i++) {
         int fds[2];
         pthread_t t;
         if (pipe(fds))
             exit(3);
         in = fdopen(fds[0], "r");
         printf("reads%d %d\n", i, i == 5 ? nested[0] : fds[0]);
+        if (i == 6) {
+            (void)!write(fds[1], "abc", 3);
+            printf("%c\n", getc(in));
+        }
         pthread_create(&t, NULL, reader, (void *)(intptr_t)i);
         await_sleep();
         (void)!write(i == 5 ? nested[1] : fds[1], "number 1234\n", 12);
