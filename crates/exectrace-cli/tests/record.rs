@@ -38,6 +38,12 @@ fn output_and_status_are_the_programs() {
     assert_eq!(without.stdout.len(), with.stdout.len());
     assert!(without.stdout == with.stdout && with.stdout.len() > 10_000);
     assert!(text(&with.stderr).contains("to-err"));
+    // What the recording itself took stands beside what the program did.
+    let took = text(&with.stderr);
+    let took = took.lines().find_map(|l| l.split_once("; recording took ")).map(|(_, rest)| rest);
+    let (own, rest) = took.and_then(|rest| rest.split_once(" of CPU")).expect("what it took");
+    let number = own.split(' ').next().unwrap();
+    assert!(number.parse::<f64>().is_ok_and(|n| n > 0.0), "{own}{rest}");
     assert!(folder.join("sh.trace").exists(), "{}", text(&with.stderr));
     let killed = plain(&["sh", "-c", "kill -9 $$"], true);
     assert_eq!(killed.status.code(), Some(128 + 9));
