@@ -47,6 +47,8 @@ pub struct Wait {
     op: Op,
     object: u64,
     begun: Blocking,
+    /// The stack is captured at its end.
+    walks_late: bool,
 }
 
 /// Says what the calling thread is about to wait for; `None` while nothing is recorded.
@@ -63,7 +65,14 @@ pub fn begin(op: Op, object: u64, walk: bool) -> Option<Wait> {
         emit::rename();
         count_from_here();
     }
-    (begun.since != 0).then_some(Wait { op, object, begun })
+    (begun.since != 0).then_some(Wait { op, object, begun, walks_late: false })
+}
+
+/// The same where the call waits for no other thread (a plain file's): its stack is captured as it
+/// ends, and only where that is written, so that nobody finds it meanwhile.
+#[inline]
+pub fn begin_late(op: Op, object: u64, walk: bool) -> Option<Wait> {
+    begin(op, object, false).map(|wait| Wait { walks_late: walk, ..wait })
 }
 
 impl Wait {
@@ -76,7 +85,11 @@ impl Wait {
         let began = Cell::new(0);
         let since = self.begun.since;
         let over = Over { kind: Kind::Wait, fields, since, began, stack, epoch, ends: true };
-        emit::emit(&over);
+        if self.walks_late {
+            emit::emit(&LateOver(&over));
+        } else {
+            emit::emit(&over);
+        }
         local::with(|l| {
             account(l, self.op, error, over.began.get());
             // Also where that was lost, or recording has ended meanwhile.
@@ -208,6 +221,51 @@ impl Emission for &Over {
         if self.ends {
             emit::unblock(l);
         }
+    }
+
+    fn site(&self) -> Option<(&'static Site, Types)> {
+        None
+    }
+}
+
+/// The same of a wait whose stack is captured as it is written.
+struct LateOver<'o>(&'o Over);
+
+impl Emission for &LateOver<'_> {
+    fn len_max(&self) -> usize {
+        self.0.len_max()
+    }
+
+    fn kind(&self, _l: &Local) -> Option<(u32, usize)> {
+        None
+    }
+
+    fn stacked_kind(&self, l: &Local) -> Option<(u32, usize)> {
+        self.0.kind(l)
+    }
+
+    fn cold_kind(&self, l: &Local) -> Option<(u32, usize)> {
+        self.0.kind(l)
+    }
+
+    fn wants_stack(&self) -> bool {
+        true
+    }
+
+    unsafe fn put(&self, mut p: *mut u8) -> *mut u8 {
+        for v in self.0.fields {
+            // SAFETY: the caller has checked room for all fields.
+            p = unsafe { emit::put_varint(p, v) };
+        }
+        // As in `WakeOver`: the walk has lasted until the event's own time.
+        self.0.began.set(local::with(|l| ticks_since(l, self.0.since)));
+        // Who captures a stack writes it behind this.
+        // SAFETY: as above.
+        unsafe { emit::put_varint(p, self.0.began.get()) }
+    }
+
+    fn after(&self, l: &Local) {
+        self.0.after(l);
     }
 
     fn site(&self) -> Option<(&'static Site, Types)> {

@@ -3,7 +3,9 @@
 //!
 //! A call that came back at once did not sleep and is of no interest (`short`), unless it may have
 //! released somebody: what is written to a pipe, an eventfd or a socket is an event in any case
-//! (`writes`). Sleeps always are (`long`).
+//! (`writes`). Sleeps always are (`long`). What moves bytes to or from a plain file (`moves`, and
+//! `writes` too) waits for the kernel alone: its stack is captured as it ends, where it slept. Any
+//! other call may be one that never ends, of which the stack is to be known.
 
 use std::ffi::c_int;
 
@@ -83,6 +85,27 @@ pub(crate) fn short<R: Returned>(
     r
 }
 
+/// A wait that begins, of a call that moves bytes.
+#[inline(always)]
+fn begin_to_move(class: Classes, op: Op, fd: u64) -> Waiting {
+    // What is copied may come from a pipe.
+    match op != Op::Copy && descriptors::is_plain(fd) {
+        true => Waiting::begin_late(class, op, fd),
+        false => Waiting::begin(class, op, fd),
+    }
+}
+
+#[inline(always)]
+fn moves<R: Returned>(class: Classes, op: Op, object: u64, call: impl FnOnce() -> R) -> R {
+    if !settings::wants(class) {
+        return call();
+    }
+    let wait = begin_to_move(class, op, object);
+    let r = call();
+    over(wait, op, object, r.number(), false);
+    r
+}
+
 #[inline(always)]
 fn long<R: Returned>(class: Classes, op: Op, object: u64, call: impl FnOnce() -> R) -> R {
     if !settings::wants(class) {
@@ -104,7 +127,7 @@ pub(crate) fn writes<R: Returned>(
     if !settings::wants(class) {
         return call();
     }
-    let wait = Waiting::begin(class, op, object);
+    let wait = begin_to_move(class, op, object);
     let r = call();
     let released = r.number() > 0 && wait.is_on() && descriptors::releases(object);
     over(wait, op, object, r.number(), released);

@@ -28,6 +28,10 @@ const RELEASES: u8 = 2;
 const DESCRIBED: u8 = 4;
 /// One of a pair of sockets that this process made.
 const PAIR: u8 = 8;
+/// It has places to seek, as a file has: its calls wait for no other thread.
+const PLAIN: u8 = 16;
+/// It was opened by a path. What eventfds and their like, which have none, say of places is nothing.
+const OPENED: u8 = 32;
 
 static KNOWN: [AtomicU8; FDS] = [const { AtomicU8::new(0) }; FDS];
 
@@ -38,6 +42,14 @@ pub fn forget(fd: c_int) {
         && known.load(Relaxed) != 0
     {
         known.store(0, Relaxed);
+    }
+}
+
+/// The number means what was opened by a path just now, or nothing where that failed.
+#[inline]
+pub fn opened(fd: c_int) {
+    if let Some(known) = usize::try_from(fd).ok().and_then(|fd| KNOWN.get(fd)) {
+        known.store(OPENED, Relaxed);
     }
 }
 
@@ -54,20 +66,50 @@ pub fn forget_range(from: u32, to: u32) {
 /// Whether what is written there may release somebody.
 #[inline]
 pub fn releases(fd: u64) -> bool {
-    let Some(known) = KNOWN.get(fd as usize) else { return false };
+    kind(fd) & RELEASES != 0
+}
+
+/// Whether it is a file, or like one.
+#[inline]
+pub fn is_plain(fd: u64) -> bool {
+    kind(fd) & PLAIN != 0
+}
+
+#[inline]
+fn kind(fd: u64) -> u8 {
+    let Some(known) = KNOWN.get(fd as usize) else { return 0 };
     match known.load(Relaxed) {
-        now if now & ASKED != 0 => now & RELEASES != 0,
+        now if now & ASKED != 0 => now,
         _ => ask(fd, known),
     }
 }
 
 #[cold]
-fn ask(fd: u64, known: &AtomicU8) -> bool {
-    let Some(kind) = kind_of(fd) else { return false };
-    // Eventfds and their like have no type at all.
-    let releases = matches!(kind, libc::S_IFIFO | libc::S_IFSOCK | 0);
-    known.fetch_or(ASKED | if releases { RELEASES } else { 0 }, Relaxed);
-    releases
+fn ask(fd: u64, known: &AtomicU8) -> u8 {
+    let is_opened = known.load(Relaxed) & OPENED != 0;
+    let kind = match is_opened && can_seek(fd) {
+        true => ASKED | PLAIN,
+        false => kind_by_type(fd),
+    };
+    known.fetch_or(kind, Relaxed);
+    kind
+}
+
+/// Asks for less than `fstat` does, which a program that opens many files would notice.
+fn can_seek(fd: u64) -> bool {
+    let from_here = [fd as usize, 0, libc::SEEK_CUR as usize, 0, 0, 0];
+    // SAFETY: moves by nothing; no memory is passed.
+    unsafe { raw::system_call(libc::SYS_lseek as usize, from_here) >= 0 }
+}
+
+fn kind_by_type(fd: u64) -> u8 {
+    match kind_of(fd) {
+        None => 0,
+        // Eventfds and their like have no type at all.
+        Some(libc::S_IFIFO | libc::S_IFSOCK | 0) => ASKED | RELEASES,
+        Some(libc::S_IFREG) => ASKED | PLAIN,
+        Some(_) => ASKED,
+    }
 }
 
 /// The type of file, as `stat` has it.
@@ -288,16 +330,47 @@ mod tests {
         let file = std::fs::File::open("/proc/self/exe").unwrap();
         let (w, f) = (writes.as_raw_fd(), file.as_raw_fd());
         assert!(releases(w as u64) && releases(w as u64) && !releases(f as u64));
+        assert!(is_plain(f as u64) && is_plain(f as u64) && !is_plain(w as u64));
         assert!(!releases(FDS as u64) && !releases(u64::MAX));
         // SAFETY: gives one of our numbers another meaning.
         assert_eq!(unsafe { libc::dup2(f, w) }, w);
         assert!(releases(w as u64), "nobody has said that it is another one");
         forget(w);
-        assert!(!releases(w as u64));
+        assert!(!releases(w as u64) && is_plain(w as u64));
         forget(-1);
         forget(c_int::MAX);
         forget_range(3, u32::MAX);
         assert_eq!(KNOWN[f as usize].load(Relaxed), 0);
         drop((reads, writes, file));
+    }
+
+    #[test]
+    fn what_is_opened_by_a_path_is_like_a_file_where_it_has_places() {
+        let fifo = std::env::temp_dir().join(format!("exectrace-fifo-{}", std::process::id()));
+        let path = std::ffi::CString::new(fifo.to_str().unwrap()).unwrap();
+        // SAFETY: a string that ends in a zero.
+        assert_eq!(unsafe { libc::mkfifo(path.as_ptr(), 0o600) }, 0);
+        let open = |path: &str| {
+            let opened_as = std::fs::File::options().read(true).write(true).open(path);
+            let file = opened_as.unwrap();
+            opened(file.as_raw_fd());
+            let fd = file.as_raw_fd() as u64;
+            // Once more: as it was kept.
+            assert_eq!((is_plain(fd), releases(fd)), (is_plain(fd), releases(fd)));
+            (is_plain(fd), releases(fd))
+        };
+        assert_eq!(open("/dev/zero"), (true, false));
+        assert_eq!(open(fifo.to_str().unwrap()), (false, true));
+        // A terminal.
+        assert_eq!(open("/dev/ptmx"), (false, false));
+        std::fs::remove_file(&fifo).unwrap();
+        // Opened by no path: an eventfd lets itself be sought, to no end.
+        // SAFETY: makes a descriptor.
+        let event = unsafe { libc::eventfd(0, 0) };
+        forget(event);
+        assert_eq!((is_plain(event as u64), releases(event as u64)), (false, true));
+        // SAFETY: the descriptor made above.
+        assert_eq!(unsafe { libc::close(event) }, 0);
+        opened(-1);
     }
 }

@@ -24,12 +24,12 @@ use crate::waiting::Waiting;
 fn opens(call: impl FnOnce() -> c_int) -> c_int {
     if !settings::wants(Classes::IO) {
         let r = call();
-        descriptors::forget(r);
+        descriptors::opened(r);
         return r;
     }
     let wait = Waiting::begin(Classes::IO, Op::Open, 0);
     let r = call();
-    descriptors::forget(r);
+    descriptors::opened(r);
     if !wait.is_kept(false) {
         wait.forget();
     } else if r < 0 {

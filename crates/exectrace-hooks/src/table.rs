@@ -118,36 +118,36 @@ macro_rules! each_hook { ($($then:tt)*) => { $($then)*! {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! each_call { ($($then:tt)*) => { $($then)*! {
-    read: IO Read short(fd(f)) fn(f: c_int, to: *mut c_void, n: size_t) -> ssize_t;
-    pread: IO Read short(fd(f)) fn(f: c_int, to: *mut c_void, n: size_t, at: off_t) -> ssize_t;
-    pread64: IO Read short(fd(f)) fn(f: c_int, to: *mut c_void, n: size_t, at: off_t) -> ssize_t;
-    readv: IO Read short(fd(f)) fn(f: c_int, v: *const iovec, n: c_int) -> ssize_t;
-    preadv: IO Read short(fd(f)) fn(f: c_int, v: *const iovec, n: c_int, at: off_t) -> ssize_t;
-    preadv64: IO Read short(fd(f)) fn(f: c_int, v: *const iovec, n: c_int, at: off_t) -> ssize_t;
-    preadv2: IO Read short(fd(f)) fn(f: c_int, v: *const iovec, n: c_int, at: off_t,
+    read: IO Read moves(fd(f)) fn(f: c_int, to: *mut c_void, n: size_t) -> ssize_t;
+    pread: IO Read moves(fd(f)) fn(f: c_int, to: *mut c_void, n: size_t, at: off_t) -> ssize_t;
+    pread64: IO Read moves(fd(f)) fn(f: c_int, to: *mut c_void, n: size_t, at: off_t) -> ssize_t;
+    readv: IO Read moves(fd(f)) fn(f: c_int, v: *const iovec, n: c_int) -> ssize_t;
+    preadv: IO Read moves(fd(f)) fn(f: c_int, v: *const iovec, n: c_int, at: off_t) -> ssize_t;
+    preadv64: IO Read moves(fd(f)) fn(f: c_int, v: *const iovec, n: c_int, at: off_t) -> ssize_t;
+    preadv2: IO Read moves(fd(f)) fn(f: c_int, v: *const iovec, n: c_int, at: off_t,
         flags: c_int) -> ssize_t;
-    preadv64v2: IO Read short(fd(f)) fn(f: c_int, v: *const iovec, n: c_int, at: off_t,
+    preadv64v2: IO Read moves(fd(f)) fn(f: c_int, v: *const iovec, n: c_int, at: off_t,
         flags: c_int) -> ssize_t;
-    __read_chk: IO Read short(fd(f)) fn(f: c_int, to: *mut c_void, n: size_t, room: size_t)
+    __read_chk: IO Read moves(fd(f)) fn(f: c_int, to: *mut c_void, n: size_t, room: size_t)
         -> ssize_t;
-    __pread_chk: IO Read short(fd(f)) fn(f: c_int, to: *mut c_void, n: size_t, at: off_t,
+    __pread_chk: IO Read moves(fd(f)) fn(f: c_int, to: *mut c_void, n: size_t, at: off_t,
         room: size_t) -> ssize_t;
-    __pread64_chk: IO Read short(fd(f)) fn(f: c_int, to: *mut c_void, n: size_t, at: off_t,
+    __pread64_chk: IO Read moves(fd(f)) fn(f: c_int, to: *mut c_void, n: size_t, at: off_t,
         room: size_t) -> ssize_t;
     write: IO Write writes(fd(f)) fn(f: c_int, from: *const c_void, n: size_t) -> ssize_t;
-    pwrite: IO Write short(fd(f)) fn(f: c_int, from: *const c_void, n: size_t, at: off_t)
+    pwrite: IO Write moves(fd(f)) fn(f: c_int, from: *const c_void, n: size_t, at: off_t)
         -> ssize_t;
-    pwrite64: IO Write short(fd(f)) fn(f: c_int, from: *const c_void, n: size_t, at: off_t)
+    pwrite64: IO Write moves(fd(f)) fn(f: c_int, from: *const c_void, n: size_t, at: off_t)
         -> ssize_t;
     writev: IO Write writes(fd(f)) fn(f: c_int, v: *const iovec, n: c_int) -> ssize_t;
-    pwritev: IO Write short(fd(f)) fn(f: c_int, v: *const iovec, n: c_int, at: off_t) -> ssize_t;
-    pwritev64: IO Write short(fd(f)) fn(f: c_int, v: *const iovec, n: c_int, at: off_t)
+    pwritev: IO Write moves(fd(f)) fn(f: c_int, v: *const iovec, n: c_int, at: off_t) -> ssize_t;
+    pwritev64: IO Write moves(fd(f)) fn(f: c_int, v: *const iovec, n: c_int, at: off_t)
         -> ssize_t;
-    pwritev2: IO Write short(fd(f)) fn(f: c_int, v: *const iovec, n: c_int, at: off_t,
+    pwritev2: IO Write moves(fd(f)) fn(f: c_int, v: *const iovec, n: c_int, at: off_t,
         flags: c_int) -> ssize_t;
-    pwritev64v2: IO Write short(fd(f)) fn(f: c_int, v: *const iovec, n: c_int, at: off_t,
+    pwritev64v2: IO Write moves(fd(f)) fn(f: c_int, v: *const iovec, n: c_int, at: off_t,
         flags: c_int) -> ssize_t;
-    eventfd_read: IO Read short(fd(f)) fn(f: c_int, value: *mut u64) -> c_int;
+    eventfd_read: IO Read moves(fd(f)) fn(f: c_int, value: *mut u64) -> c_int;
     sendfile: IO Copy writes(fd(f)) fn(f: c_int, from: c_int, at: *mut off_t, n: size_t)
         -> ssize_t;
     sendfile64: IO Copy writes(fd(f)) fn(f: c_int, from: c_int, at: *mut off_t, n: size_t)

@@ -22,6 +22,16 @@ impl Waiting {
         Waiting(block::begin(op, object, settings::stacks()))
     }
 
+    /// The same where no other thread is waited for: the stack is captured at the end, where the
+    /// wait is written.
+    #[inline]
+    pub fn begin_late(class: Classes, op: Op, object: u64) -> Waiting {
+        if !settings::wants(class) {
+            return Waiting(None);
+        }
+        Waiting(block::begin_late(op, object, settings::stacks()))
+    }
+
     /// It is over, with this result or this error.
     #[inline]
     pub fn end(mut self, result: u64, error: i32) {

@@ -67,6 +67,30 @@ fn reads_writes_and_interruptions() {
     descriptors(&ran, t);
 }
 
+/// Of plain files the stack is captured as the call ends: it is the same.
+#[test]
+fn long_calls_of_a_plain_file_have_their_stacks() {
+    let Some(program) = recorded::compiled_as("plain.c", &["-O1"]) else { return };
+    let file = std::env::temp_dir().join(format!("exectrace-plain-{}", std::process::id()));
+    let command = || {
+        let mut command = Command::new(&program);
+        command.arg(&file);
+        command
+    };
+    let Some(ran) = recorded::run("plain", command(), "") else { return };
+    recorded::same_without(&ran, command(), &["function"]);
+    let (fd, functions) = (said(&ran, "file")[0], said(&ran, "function"));
+    let main = functions[2];
+    for (op, function) in [(Op::Write, functions[0]), (Op::Read, functions[1])] {
+        let waits: Vec<_> = ended(&ran.traces[0], op, fd);
+        assert_eq!(waits.len(), 1, "{op:?} {waits:?}");
+        assert_eq!(waits[0].result, 32 << 20, "{op:?}");
+        let below = |address: u64| functions.iter().filter(|f| **f < address).max().copied();
+        let found: Vec<_> = waits[0].stack[..2].iter().map(|at| below(*at)).collect();
+        assert_eq!(found, [Some(function), Some(main)], "{op:?} {waits:?}");
+    }
+}
+
 fn descriptors(ran: &recorded::Ran, t: &Trace) {
     let texts = |name: &str| -> Vec<&str> {
         let fd = said(ran, name)[0];
