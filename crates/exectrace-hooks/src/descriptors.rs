@@ -30,7 +30,7 @@ const DESCRIBED: u8 = 4;
 const PAIR: u8 = 8;
 /// It has places to seek, as a file has: its calls wait for no other thread.
 const PLAIN: u8 = 16;
-/// It was opened by a path. What eventfds and their like, which have none, say of places is nothing.
+/// It was opened by a path: what eventfds and their like say of places means nothing.
 const OPENED: u8 = 32;
 
 static KNOWN: [AtomicU8; FDS] = [const { AtomicU8::new(0) }; FDS];
