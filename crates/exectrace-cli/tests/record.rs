@@ -288,3 +288,32 @@ fn the_report_is_of_the_program_behind_a_wrapper() {
     let listed = said.lines().rfind(|l| l.contains(most)).unwrap();
     assert!(listed.contains("exectrace, process"), "{said}");
 }
+
+/// An allocator that the program's user preloads is there beside the recorder, and the program does
+/// what it does without both.
+#[test]
+fn an_allocator_that_is_preloaded_too() {
+    let folder = folder("record-allocator");
+    if !can_record(&folder) {
+        return;
+    }
+    let places = ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64"];
+    let allocator = places.map(|place| format!("{place}/libjemalloc.so.2"));
+    let Some(allocator) = allocator.iter().find(|file| Path::new(file).exists()) else {
+        return println!("skipped: no libjemalloc.so.2: apt-get install libjemalloc2");
+    };
+    let script = "seq 30000 | sort -rn --parallel=2 -S 1M | sha256sum; \
+                  grep -c jemalloc /proc/self/maps; echo $LD_PRELOAD; exit 6";
+    let mut alone = Command::new("sh");
+    alone.args(["-c", script]).env("LD_PRELOAD", allocator).current_dir(&folder);
+    let alone = alone.output().unwrap();
+    let args = ["record", "--no-report", "-o", "a.trace", "--", "sh", "-c", script];
+    let with = exectrace(&folder, &args).env("LD_PRELOAD", allocator).output().unwrap();
+    let said = text(&alone.stdout);
+    assert!(said.ends_with(&format!("{allocator}\n")), "{said}");
+    assert_ne!(said.lines().nth(1), Some("0"), "{said}");
+    assert_eq!((text(&with.stdout), with.status.code()), (said, Some(6)), "{}", text(&with.stderr));
+    let stat = exectrace(&folder, &["stat", "--json", "a.trace"]).output().unwrap();
+    let stat: Value = serde_json::from_slice(&stat.stdout).unwrap();
+    assert_eq!((&stat["complete"], &stat["lost"]), (&Value::Bool(true), &Value::from(0)));
+}
