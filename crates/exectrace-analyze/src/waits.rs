@@ -176,7 +176,8 @@ pub struct Counts {
 /// How much of the waits was explained by wakes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Explained {
-    /// Waits on locks that ended by success, neither at once nor by time.
+    /// Waits on locks that ended by success, neither at once nor by time, nor before the thread
+    /// slept.
     pub waits: u64,
     /// Those of them whose wake was seen.
     pub woken: u64,
@@ -267,7 +268,12 @@ pub struct Waits {
     ready: VecDeque<Wait>,
     explained: Explained,
     histories: Histories,
+    /// Writes to descriptors of which nothing was said yet.
+    untold: Vec<(u64, Waker)>,
 }
+
+/// Such writes that are kept.
+const UNTOLD_MAX: usize = 64;
 
 impl Waits {
     /// Nothing seen yet.
@@ -303,6 +309,7 @@ impl Waits {
             }
             Event::Descriptor(d) => {
                 self.streams.tell(d.fd, &String::from_utf8_lossy(d.text.bytes));
+                self.told(d.fd, e.ts_ns);
             }
             Event::ThreadEnd(_) => {
                 self.ends.insert(e.thread.into(), e.ts_ns);
@@ -425,18 +432,35 @@ impl Waits {
         let waker = Waker { thread, began_ns, ended_ns, stack, op };
         match op {
             _ if wait.ending != Ending::Done || wait.result == 0 => {}
-            Op::Write | Op::Send => {
-                let Some(end) = self.streams.written_by(wait.object) else { return };
-                self.wake((Family::Stream, end), 1, waker);
-                let polls: Vec<u64> = self.streams.polls(end).collect();
-                for poll in polls {
-                    self.wake((Family::Poll, poll), 1, waker);
-                }
-            }
+            Op::Write | Op::Send => self.written(wait.object, waker),
             // Its result tells who came last.
             Op::BarrierWait => self.wake((Family::Barrier, wait.object), u64::MAX, waker),
             _ => {}
         }
+    }
+
+    /// A write to this descriptor. Another thread may have taken it upon itself to say what that is,
+    /// and have lost its CPU before it did.
+    fn written(&mut self, fd: u64, waker: Waker) {
+        let Some(end) = self.streams.written_by(fd) else {
+            if self.untold.len() == UNTOLD_MAX {
+                self.untold.remove(0);
+            }
+            return self.untold.push((fd, waker));
+        };
+        self.wake((Family::Stream, end), 1, waker);
+        let polls: Vec<u64> = self.streams.polls(end).collect();
+        for poll in polls {
+            self.wake((Family::Poll, poll), 1, waker);
+        }
+    }
+
+    /// It is said now what this descriptor is: a little before, it was the same.
+    fn told(&mut self, fd: u64, at_ns: u64) {
+        let is_late = |(of, w): &mut (u64, Waker)| *of == fd && w.ended_ns + LATE_NS >= at_ns;
+        let late: Vec<_> = self.untold.extract_if(.., is_late).collect();
+        self.untold.retain(|(of, _)| *of != fd);
+        late.into_iter().for_each(|(fd, waker)| self.written(fd, waker));
     }
 
     fn wake(&mut self, key: Key, left: u64, waker: Waker) {
@@ -481,7 +505,8 @@ impl Waits {
             }
             let (of, mut pending) = entry.remove_entry();
             if !pending.divided {
-                let key = pending.key;
+                // What it waited for may have been said by another thread, and later.
+                let key = pending.key.or_else(|| self.key(&pending.wait));
                 let mut object = key.and_then(|key| Some((key, self.objects.get_mut(&key)?)));
                 if let Some((_, object)) = &mut object
                     && object.undivided.front() == Some(&of)
@@ -558,7 +583,14 @@ fn divide(
     wait: &mut Wait,
 ) {
     let is_lock = family(wait.op).is_some_and(|f| f != Family::Barrier);
-    let counted = is_lock && wait.ending == Ending::Done;
+    // A lock that was taken and then free before the thread slept: nobody had to wake it.
+    let slept = match wait.op {
+        Op::MutexLock | Op::RwlockRead | Op::RwlockWrite | Op::SpinLock => {
+            wait.ended_ns.saturating_sub(wait.began_ns) >= trace::block::SLEPT_NS
+        }
+        _ => true,
+    };
+    let counted = is_lock && slept && wait.ending == Ending::Done;
     let of = (family(wait.op), wait.object);
     let mut from_ns = wait.began_ns;
     let mut holder = match (wait.op, wait.result) {
@@ -776,6 +808,27 @@ mod tests {
         assert_eq!(pieces, [(100, 200, Some(2), unknown), (200, 210, None, unknown)]);
         // They are no locks.
         assert_eq!((w.explained(), w.objects().count()), (Explained::default(), 0));
+    }
+
+    /// Who says what a descriptor is may lose its CPU before it has said so.
+    #[test]
+    fn what_descriptors_are_may_be_said_a_little_late() {
+        let mut w = Waits::new();
+        let tell = |w: &mut Waits, fd, at_ns| {
+            w.streams.tell(fd, "pipe:[7]");
+            w.told(fd, at_ns);
+        };
+        // Long ago the number was another thing's.
+        w.wait(call(3, Op::Write, 4, 10, 20, 1));
+        let later = 20 + LATE_NS;
+        w.wait(call(9, Op::Read, 3, 15, later + 210, 1));
+        w.wait(call(2, Op::Write, 4, later + 200, later + 203, 1));
+        tell(&mut w, 4, later + 250);
+        tell(&mut w, 3, later + 260);
+        let waits: Vec<Wait> = all(&mut w).into_iter().filter(|w| w.op == Op::Read).collect();
+        let by = waits[0].released_by.map(|by| (by.thread, by.began_ns));
+        assert_eq!((waits.len(), by), (1, Some((2, later + 200))));
+        assert_eq!(w.untold.len(), 0);
     }
 
     #[test]

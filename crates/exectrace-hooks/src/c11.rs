@@ -56,7 +56,8 @@ fn take(mutex: *mut pthread_mutex_t, lock: impl Fn() -> c_int) -> c_int {
     match unsafe { mtx_trylock(mutex) } {
         BUSY => {
             let object = mutex.addr() as u64;
-            inside(|call| locks::wait(Op::MutexLock, object, 0, call), lock)
+            let taken = || libc::EBUSY;
+            inside(|call| locks::wait(Op::MutexLock, object, 0, taken, call), lock)
         }
         r => r,
     }
@@ -81,7 +82,7 @@ pub unsafe fn mtx_timedlock(mutex: *mut pthread_mutex_t, limit: *const timespec)
 pub unsafe fn mtx_unlock(mutex: *mut pthread_mutex_t) -> c_int {
     // SAFETY: the caller's promise.
     let call = || unsafe { real::mtx_unlock(mutex) };
-    locks::release(Op::MutexUnlock, mutex.addr() as u64, call)
+    locks::unlock(Op::MutexUnlock, mutex.addr() as u64, call)
 }
 
 /// # Safety

@@ -4,7 +4,9 @@
 //! 1. What is free is taken by the call that never waits, which is exact for every type of lock but
 //!    one (a mutex that raises its holder's priority goes straight through); only a wait is an
 //!    event.
-//! 2. A release is an event only where a hook has seen a thread begin to wait for it.
+//! 2. A release is an event only where a hook has seen a thread begin to wait for it. Who waits says
+//!    so and tries once more, and who unlocks looks before and after: of a wait that came to sleep
+//!    one of the two is seen.
 //! 3. An unlocked lock is not looked at again: its memory may be gone.
 
 use std::ffi::c_int;
@@ -58,11 +60,22 @@ fn address<T>(object: *mut T) -> u64 {
     object.addr() as u64
 }
 
-/// A wait for a lock that was found taken: an event, whatever it comes to.
+/// A wait for a lock that was found taken: an event, whatever it comes to, unless it is to be had by
+/// now, by the call that never waits.
 #[cold]
 #[inline(never)]
-pub(crate) fn wait(op: Op, object: u64, result: u64, call: impl FnOnce() -> c_int) -> c_int {
+pub(crate) fn wait(
+    op: Op,
+    object: u64,
+    result: u64,
+    attempt: impl FnOnce() -> c_int,
+    call: impl FnOnce() -> c_int,
+) -> c_int {
     let waiter = Waiter::at(object);
+    match attempt() {
+        libc::EBUSY => {}
+        r => return r,
+    }
     let wait = Waiting::begin(Classes::LOCKS, op, object);
     wait.is_for(result);
     let r = call();
@@ -75,6 +88,16 @@ pub(crate) fn wait(op: Op, object: u64, result: u64, call: impl FnOnce() -> c_in
 #[inline(always)]
 pub(crate) fn release(op: Op, object: u64, call: impl FnOnce() -> c_int) -> c_int {
     if waiters::any(object) { wake(op, object, call) } else { call() }
+}
+
+/// The release of a lock, of which somebody may have begun to wait while it went on.
+#[inline(always)]
+pub(crate) fn unlock(op: Op, object: u64, call: impl FnOnce() -> c_int) -> c_int {
+    if waiters::any(object) {
+        return wake(op, object, call);
+    }
+    let r = call();
+    if waiters::any(object) { wake(op, object, || r) } else { r }
 }
 
 #[cold]
@@ -103,10 +126,11 @@ fn take(mutex: *mut pthread_mutex_t, lock: impl FnOnce() -> c_int) -> c_int {
         return lock();
     }
     // SAFETY: the promise of the hook's caller.
-    match unsafe { libc::pthread_mutex_trylock(mutex) } {
+    let attempt = || unsafe { libc::pthread_mutex_trylock(mutex) };
+    match attempt() {
         libc::EBUSY => {
             let owner = word(mutex, std::mem::offset_of!(Mutex, owner));
-            wait(Op::MutexLock, address(mutex), owner.max(0) as u64, lock)
+            wait(Op::MutexLock, address(mutex), owner.max(0) as u64, attempt, lock)
         }
         r => r,
     }
@@ -143,15 +167,15 @@ pub unsafe fn pthread_mutex_clocklock(
 #[inline]
 pub unsafe fn pthread_mutex_unlock(m: *mut pthread_mutex_t) -> c_int {
     // SAFETY: the caller's promise.
-    release(Op::MutexUnlock, address(m), || unsafe { real::pthread_mutex_unlock(m) })
+    unlock(Op::MutexUnlock, address(m), || unsafe { real::pthread_mutex_unlock(m) })
 }
 
-/// A wait at a condition variable: the mutex that it gives up inside is released in the trace
-/// before; that it is taken again is part of the wait.
+/// A wait at a condition variable: the mutex that it gives up inside is released in the trace just
+/// before the call; that it is taken again is part of the wait.
 pub(crate) fn wait_at(cond: u64, mutex: u64, call: impl FnOnce() -> c_int) -> c_int {
     let waiter = Waiter::at(cond);
-    release(Op::MutexUnlock, mutex, || 0);
     let wait = Waiting::begin(Classes::LOCKS, Op::CondWait, cond);
+    release(Op::MutexUnlock, mutex, || 0);
     let r = call();
     wait.end(0, r);
     drop(waiter);
@@ -210,14 +234,14 @@ pub unsafe fn pthread_cond_broadcast(c: *mut pthread_cond_t) -> c_int {
 fn take_rw(
     op: Op,
     object: u64,
-    attempt: impl FnOnce() -> c_int,
+    attempt: impl Fn() -> c_int,
     lock: impl FnOnce() -> c_int,
 ) -> c_int {
     if !settings::wants(Classes::LOCKS) {
         return lock();
     }
     match attempt() {
-        libc::EBUSY => wait(op, object, 0, lock),
+        libc::EBUSY => wait(op, object, 0, attempt, lock),
         r => r,
     }
 }
@@ -252,7 +276,7 @@ rwlocks! {
 #[inline]
 pub unsafe fn pthread_rwlock_unlock(lock: *mut pthread_rwlock_t) -> c_int {
     // SAFETY: the caller's promise.
-    release(Op::RwlockUnlock, address(lock), || unsafe { real::pthread_rwlock_unlock(lock) })
+    unlock(Op::RwlockUnlock, address(lock), || unsafe { real::pthread_rwlock_unlock(lock) })
 }
 
 /// A wait for a semaphore that sets `errno`.
@@ -330,12 +354,14 @@ pub unsafe fn pthread_barrier_wait(barrier: *mut pthread_barrier_t) -> c_int {
 pub unsafe fn pthread_spin_lock(lock: *mut pthread_spinlock_t) -> c_int {
     if settings::wants(Classes::LOCKS) {
         // SAFETY: the caller's promise.
-        let r = unsafe { libc::pthread_spin_trylock(lock) };
+        let attempt = || unsafe { libc::pthread_spin_trylock(lock) };
+        let r = attempt();
         if r != libc::EBUSY {
             return r;
         }
         // SAFETY: the caller's promise.
-        return wait(Op::SpinLock, address(lock), 0, || unsafe { real::pthread_spin_lock(lock) });
+        let call = || unsafe { real::pthread_spin_lock(lock) };
+        return wait(Op::SpinLock, address(lock), 0, attempt, call);
     }
     // SAFETY: the caller's promise.
     unsafe { real::pthread_spin_lock(lock) }
