@@ -439,8 +439,8 @@ impl Waits {
         }
     }
 
-    /// A write to this descriptor. Another thread may have taken it upon itself to say what that is,
-    /// and have lost its CPU before it did.
+    /// A write to this descriptor. Another thread may have taken it upon itself to say what that
+    /// is, and have lost its CPU before it did.
     fn written(&mut self, fd: u64, waker: Waker) {
         let Some(end) = self.streams.written_by(fd) else {
             if self.untold.len() == UNTOLD_MAX {

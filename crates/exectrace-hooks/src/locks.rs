@@ -4,9 +4,8 @@
 //! 1. What is free is taken by the call that never waits, which is exact for every type of lock but
 //!    one (a mutex that raises its holder's priority goes straight through); only a wait is an
 //!    event.
-//! 2. A release is an event only where a hook has seen a thread begin to wait for it. Who waits says
-//!    so and tries once more, and who unlocks looks before and after: of a wait that came to sleep
-//!    one of the two is seen.
+//! 2. A release is an event only where a hook has seen a thread begin to wait for it. Who waits
+//!    says so and tries once more, and who unlocks looks before and after.
 //! 3. An unlocked lock is not looked at again: its memory may be gone.
 
 use std::ffi::c_int;
@@ -60,8 +59,8 @@ fn address<T>(object: *mut T) -> u64 {
     object.addr() as u64
 }
 
-/// A wait for a lock that was found taken: an event, whatever it comes to, unless it is to be had by
-/// now, by the call that never waits.
+/// A wait for a lock that was found taken: an event, whatever it comes to, unless it is to be had
+/// by now, by the call that never waits.
 #[cold]
 #[inline(never)]
 pub(crate) fn wait(

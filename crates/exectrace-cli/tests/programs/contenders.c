@@ -24,7 +24,7 @@ static pthread_rwlock_t writes = PTHREAD_RWLOCK_INITIALIZER, reads = PTHREAD_RWL
 static pthread_cond_t one = PTHREAD_COND_INITIALIZER, all = PTHREAD_COND_INITIALIZER;
 static pthread_barrier_t barrier;
 static sem_t sem;
-static int turns, is_open, has_tcp, event, ends[2], pair[2], tcp[2];
+static int turns, is_open, at_cond, has_tcp, event, ends[2], pair[2], tcp[2];
 static int threads, about, inside, order[MOST], waits_in[MOST];
 static pthread_t joined[MOST];
 static int ends_of[MOST][2], joined_tid[MOST], polls[MOST], events[MOST];
@@ -49,6 +49,15 @@ static void await_sleep(int tid) {
         char *state = fgets(text, sizeof text, f) ? strrchr(text, ')') : NULL;
         seen = state && state[2] == 'S' ? seen + 1 : 0;
         fclose(f);
+    }
+}
+
+/* Until all wait at the condition variable, and not for its lock: then that is free. */
+static void until_all_are_at_cond(void) {
+    for (int seen = 0; seen < threads; usleep(300)) {
+        pthread_mutex_lock(&of_cond);
+        seen = at_cond;
+        pthread_mutex_unlock(&of_cond);
     }
 }
 
@@ -105,10 +114,10 @@ static void *contender(void *p) {
     case MUTEX: pthread_mutex_lock(&mutex); break;
     case WRITES: pthread_rwlock_wrlock(&writes); break;
     case READS: pthread_rwlock_rdlock(&reads); break;
-    case SIGNAL: pthread_mutex_lock(&of_cond);
+    case SIGNAL: pthread_mutex_lock(&of_cond), at_cond++;
                  while (!turns) pthread_cond_wait(&one, &of_cond);
                  turns = 0, pthread_mutex_unlock(&of_cond); break;
-    case BROADCAST: pthread_mutex_lock(&of_cond);
+    case BROADCAST: pthread_mutex_lock(&of_cond), at_cond++;
                     while (!is_open) pthread_cond_wait(&all, &of_cond);
                     pthread_mutex_unlock(&of_cond); break;
     case SEM: sem_wait(&sem); break;
@@ -139,7 +148,7 @@ static void *ends_when_told(void *p) {
 }
 
 static void prepare(int what) {
-    inside = about = turns = is_open = 0;
+    inside = about = turns = is_open = at_cond = 0;
     switch (what) {
     case MUTEX: pthread_mutex_lock(&mutex); break;
     case WRITES: pthread_rwlock_wrlock(&writes); break;
@@ -176,6 +185,8 @@ static void round_of(int what) {
         pthread_create(&all_of[i], NULL, contender, (void *)(intptr_t)i);
     while (get(&about) < threads)
         usleep(300);
+    if (what == SIGNAL || what == BROADCAST)
+        until_all_are_at_cond();
     for (int i = 0; i < threads; i++)
         await_sleep(waits_in[i]);
     for (int i = 0; what == JOIN && i < threads; i++)
