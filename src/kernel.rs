@@ -33,6 +33,9 @@ pub enum Seen {
     Sample(u32, u64),
     /// Nanoseconds on a CPU, nanoseconds without one though it could run, how often it got one.
     Delay([u64; 3]),
+    /// Of its process: bytes resident, of them shared, the most that were resident so far, minor
+    /// and major page faults so far.
+    Memory([u64; 5]),
     /// It has ended.
     Exit,
 }
@@ -57,8 +60,8 @@ pub struct Batch {
 /// So many events are held at most before they are written, whatever generation it is.
 pub const HELD_MAX: usize = 1 << 16;
 
-/// Room for one event: kind, up to three numbers, delta.
-const EVENT_BYTES_MAX: usize = 50;
+/// Room for one event: kind, up to five numbers, delta.
+const EVENT_BYTES_MAX: usize = 64;
 
 /// The first id of a stack that the kernel walked. The process counts its own from 1, and has room
 /// for far fewer than come before this.
@@ -251,6 +254,9 @@ impl Batch {
             Seen::Delay([ran, waited, turns]) => {
                 schema::RunDelay::put(&mut w, delta, *ran, *waited, *turns)
             }
+            Seen::Memory([resident, shared, peak, minor, major]) => {
+                schema::Memory::put(&mut w, delta, *resident, *shared, *peak, *minor, *major)
+            }
             Seen::Exit => None,
         };
         let len = w.len();
@@ -338,7 +344,7 @@ mod tests {
         let mut l = Lanes::default();
         l.define(5, 1, 0);
         for at in 0..40_000 {
-            l.add(5, at, Seen::Delay([u64::MAX; 3]));
+            l.add(5, at, Seen::Memory([u64::MAX; 5]));
         }
         assert!(!l.is_full());
         let all = l.take(|_, _| unreachable!());

@@ -67,6 +67,7 @@ pause_max: nanos, reason: u64
 25 SwitchIn cpu: u64
 26 Sample cpu: u64, stack: stack
 27 RunDelay ran: nanos, waited: nanos, turns: u64
+28 Memory resident: u64, shared: u64, peak: u64, minor_faults: u64, major_faults: u64
 30 Coverage thread: thread, at: ticks, switches: u64, faults: u64, slept: u64, longer: u64, \
 longer_time: nanos, over: nanos, blocked: nanos, waited: nanos
 31 Blocked thread: thread, op: u64, object: u64, since: ticks, stack: stack, by: u64

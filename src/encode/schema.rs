@@ -160,6 +160,10 @@ macro_rules! __events { ($($with:tt)*) => { $($with)*! {
     /// What the kernel has counted for this thread so far: time on a CPU, time in which it could
     /// run and had none, and how often it got one.
     0x1b RunDelay since 1, phase Instant { ran: Nanos, waited: Nanos, turns: U64 }
+    /// Memory of the process, in bytes: resident now, of that shared, and the most that was
+    /// resident so far; its page faults so far, without and with a read from disk.
+    0x1c Memory since 1, phase Instant {
+        resident: U64, shared: U64, peak: U64, minor_faults: U64, major_faults: U64 }
     /// The kernel's counts of a thread beside those of its recorded waits, until `at`: switches
     /// that it asked for, pages that it waited for, recorded waits that slept, other recorded calls
     /// of 5 us and more with their time; and of its last `over` how long it was blocked and how

@@ -18,6 +18,7 @@ mod input;
 mod json;
 mod kinds;
 mod lengths;
+mod memory;
 mod output;
 mod places;
 mod preload;

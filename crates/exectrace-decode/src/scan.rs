@@ -4,6 +4,9 @@
 //! the session's tables, of stacks only how many there are. Memory does not depend on how many
 //! events there are.
 
+use trace::encode::field::Reader;
+use trace::encode::schema::Kind;
+use trace::encode::schema::Memory;
 use trace::encode::wire::BatchKind;
 use trace::encode::wire::Header;
 
@@ -56,6 +59,9 @@ pub struct ScanBatch<'a> {
     pub events: u64,
     /// How many of each kind.
     pub counts: &'a [(u64, u64)],
+    /// What was seen of the process's memory, with its time in ticks: seldom, and so the one kind
+    /// of timed event that is not only counted.
+    pub memory: &'a [(u64, Memory<'static>)],
     /// The time of its last event; that of the header's `first_ticks` without one.
     pub last_ticks: u64,
 }
@@ -76,6 +82,7 @@ pub struct Scan {
     session: Option<Session>,
     counts: Counts,
     found: Vec<(u64, u64)>,
+    memory: Vec<(u64, Memory<'static>)>,
     damage: Option<Damage>,
     header: Option<Header>,
     ended: bool,
@@ -131,6 +138,14 @@ impl Scan {
                 let (header, offset) = (batch.header, batch.offset);
                 let read = read_batch(session, &header, batch.body(), &mut self.counts);
                 self.counts.take(&mut self.found);
+                self.memory.clear();
+                if header.kind == BatchKind::Events as u8
+                    && self.found.iter().any(|(kind, _)| *kind == Kind::Memory as u64)
+                    && let Some(tables) = session.tables(header.epoch)
+                {
+                    let body = batch.body().get(..read.bytes).unwrap_or_default();
+                    read_memory(session, tables, header.first_ticks, body, &mut self.memory);
+                }
                 if let Some(kind) = read.damage {
                     let at = 64 + read.bytes as u64;
                     let len = u64::from(header.length) - at;
@@ -154,6 +169,7 @@ impl Scan {
             offset,
             events: read.events,
             counts: &self.found,
+            memory: &self.memory,
             last_ticks: read.last_ticks,
         }))
     }
@@ -301,6 +317,30 @@ pub(crate) fn read_events(
                 return read;
             }
         }
+    }
+}
+
+/// Reads the events of one kind in a body that was stepped over before.
+fn read_memory(
+    session: &Session,
+    tables: &Tables,
+    first_ticks: u64,
+    body: &[u8],
+    out: &mut Vec<(u64, Memory<'static>)>,
+) {
+    let (mut rest, mut ticks) = (body, first_ticks);
+    while let Ok((head, len)) = step_slow(session, tables, rest) {
+        ticks = ticks.saturating_add(head.delta);
+        let fields = rest.get(head.fields as usize..).unwrap_or_default();
+        if head.kind == Kind::Memory as u64
+            && let Some(m) = Memory::read(&mut Reader::new(fields))
+        {
+            let Memory { resident, shared, peak, minor_faults, major_faults, _life } = m;
+            let _life = trace::encode::schema::LIFE;
+            let own = Memory { resident, shared, peak, minor_faults, major_faults, _life };
+            out.push((ticks, own));
+        }
+        rest = rest.get(len..).unwrap_or_default();
     }
 }
 

@@ -657,3 +657,46 @@ fn text_of_every_sort() {
         });
     });
 }
+
+/// What a scan says of memory: time and the five numbers.
+fn memory_of(bytes: &[u8]) -> Vec<(u64, [u64; 5])> {
+    let (mut scan, mut found) = (trace_decode::Scan::new(), Vec::new());
+    scan.push(bytes);
+    scan.finish();
+    while let Some(item) = scan.next_item().unwrap() {
+        if let trace_decode::ScanItem::Batch(b) = item {
+            found.extend(b.memory.iter().map(|(ticks, m)| {
+                (*ticks, [m.resident, m.shared, m.peak, m.minor_faults, m.major_faults])
+            }));
+        }
+    }
+    found
+}
+
+#[test]
+fn memory_is_found_among_other_events_whatever_it_says() {
+    let mut t = begin(7);
+    let kind = schema::Kind::Memory as u8;
+    t.events_of(1, 2, 20, |e| {
+        e.timed(3, |w, d| schema::SwitchIn::put(w, d, u64::MAX));
+        e.timed(2, |w, d| schema::Memory::put(w, d, u64::MAX, u64::MAX, 0, 5, u64::MAX));
+        e.timed(u64::MAX, |w, d| schema::SwitchOut::put(w, d, 1));
+        // Short and padded, behind the end of time.
+        e.raw(&[kind, 1, 2, 3, 0x84, 0, 5, 9]);
+    });
+    t.events(1, 40, |e| {
+        e.timed(1, schema::SpanEnd::put);
+    });
+    t.end(100);
+    let max = u64::MAX;
+    let want = [(25, [max, max, 0, 5, max]), (max, [1, 2, 3, 4, 5])];
+    assert_eq!(memory_of(&t.bytes), want);
+    // Up to what is damaged, and nothing twice.
+    let mut t = begin(7);
+    t.events_of(1, 2, 20, |e| {
+        e.timed(2, |w, d| schema::Memory::put(w, d, 1, 2, 3, 4, 5));
+        e.raw(&[kind, 1, 2, 3]);
+    });
+    t.end(100);
+    assert_eq!(memory_of(&t.bytes), [(22, [1, 2, 3, 4, 5])]);
+}

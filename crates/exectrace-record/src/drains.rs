@@ -19,6 +19,8 @@ use trace::outside::Drained;
 use trace_kernel::Record;
 use trace_kernel::What;
 
+use crate::memory;
+use crate::memory::BEGAN;
 use crate::scheduling;
 use crate::scheduling::Scheduling;
 
@@ -54,6 +56,8 @@ struct One {
     looked_ns: u64,
     /// What the kernel sees of it goes into its trace.
     is_watched: bool,
+    /// Its memory was not looked at yet.
+    is_new: bool,
 }
 
 /// All of them.
@@ -188,6 +192,9 @@ impl Drains {
     /// Ends every recording, also of processes that run on.
     pub fn finish(mut self) -> (Vec<Traced>, Vec<(u32, String)>) {
         self.see();
+        let mut last: Vec<&mut One> = self.running.iter_mut().filter(|o| o.is_watched).collect();
+        last.sort_by_key(|o| std::cmp::Reverse(o.drain.first_ticks()));
+        look_at_memory(&mut last, true, self.scheduling.now());
         let unknown = self.scheduling.full();
         self.running.iter_mut().for_each(|one| one.drain.missed(unknown));
         for one in std::mem::take(&mut self.running) {
@@ -211,7 +218,9 @@ impl Drains {
                 one.saw(ticks, record);
             }
         });
-        if let Some(now) = scheduling.is_count_due() {
+        let (is_due, now) = (scheduling.is_count_due(), scheduling.now());
+        look_at_memory(&mut targets, is_due, now);
+        if is_due && !scheduling.has_records() {
             targets.iter_mut().for_each(|one| one.count(now));
         }
         let (until, lost) = (scheduling.until(), scheduling.take_lost());
@@ -270,7 +279,9 @@ impl Drains {
             Err(e) => (None, Some(e)),
         };
         let notes: Vec<(&str, &str)> = self.notes.iter().map(|(a, b)| (&**a, &**b)).collect();
-        drain.open(&notes);
+        let cpus = memory::cpus(pid).map(|text| ("cpus", text));
+        let cpus = cpus.iter().map(|(name, text)| (*name, &**text));
+        drain.open(&notes.into_iter().chain(cpus).collect::<Vec<_>>());
         let is_watched = drain.expect_kernel();
         let looked_ns = trace::sys::mono_ns();
         self.running.push(One {
@@ -284,6 +295,7 @@ impl Drains {
             unwritten: 0,
             looked_ns,
             is_watched,
+            is_new: true,
         });
     }
 
@@ -346,6 +358,15 @@ impl One {
         self.drain.alive(now, &tids);
     }
 
+    /// Writes how much memory it has.
+    fn remember(&mut self, now: u64) {
+        self.is_new = false;
+        if let Some((tid, memory)) = memory::look(self.pid, self.began) {
+            let ticks = now.max(self.drain.first_ticks());
+            self.drain.saw(tid, ticks, Seen::Memory(memory));
+        }
+    }
+
     fn finish(mut self, reason: u64) -> Traced {
         self.take();
         let summary = self.drain.finish(reason);
@@ -353,6 +374,17 @@ impl One {
         let program = self.drain.program();
         let One { pid, path, error, unwritten, .. } = self;
         Traced { pid, program, path, summary, error, unwritten }
+    }
+}
+
+/// Writes the memory of those that are new, or of all: of a process that was several programs, into
+/// the newest one's trace. They come with the newest program of a process first.
+fn look_at_memory(targets: &mut [&mut One], all: bool, now: u64) {
+    let mut seen = BTreeSet::new();
+    for one in targets {
+        if seen.insert(one.pid) && (all || one.is_new) {
+            one.remember(now);
+        }
     }
 }
 
@@ -387,11 +419,8 @@ fn is_alive(pid: u32, began: u64) -> bool {
 /// When the process with this number began, where it still runs.
 fn began_at(pid: u32) -> Option<u64> {
     let stat = fs::read(format!("/proc/{pid}/stat")).ok()?;
-    let end = stat.iter().rposition(|b| *b == b')')?;
-    let fields: Vec<&[u8]> =
-        stat[end + 1..].split(|b| *b == b' ').filter(|f| !f.is_empty()).collect();
-    let start = std::str::from_utf8(fields.get(19)?).ok()?.parse().ok()?;
-    (!matches!(fields.first(), Some(&b"Z" | &b"X"))).then_some(start)
+    let (state, fields) = memory::stat(&stat)?;
+    (!matches!(state, b'Z' | b'X')).then_some(fields[BEGAN])
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ mod drains;
 mod folder;
 mod front;
 mod library;
+mod memory;
 mod run;
 mod scheduling;
 mod signals;

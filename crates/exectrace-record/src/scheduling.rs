@@ -73,16 +73,26 @@ impl Scheduling {
         self.taken.drain(..).for_each(|record| each(tie.ticks(record.mono_ns), record));
     }
 
-    /// The time in ticks, where it is time to ask for counts: there are no records, which say more.
-    pub fn is_count_due(&mut self) -> Option<u64> {
-        let Tie(_, (ticks, now_ns)) = self.tie;
-        if self.watch.is_some() || now_ns < self.count_at_ns {
-            return None;
+    /// The time in ticks up to which records were taken.
+    pub fn now(&self) -> u64 {
+        self.tie.1.0
+    }
+
+    /// Whether there are records of switches, which say more than counts.
+    pub fn has_records(&self) -> bool {
+        self.watch.is_some()
+    }
+
+    /// Whether it is time to ask for counts.
+    pub fn is_count_due(&mut self) -> bool {
+        let Tie(_, (_, now_ns)) = self.tie;
+        if now_ns < self.count_at_ns {
+            return false;
         }
         let wait = COUNT_FIRST_NS.checked_shl(self.counts).unwrap_or(COUNT_NS).min(COUNT_NS);
         self.count_at_ns = now_ns.saturating_add(wait);
         self.counts = self.counts.saturating_add(1).min(32);
-        Some(ticks)
+        true
     }
 
     /// The time in ticks up to which everything was taken.
@@ -197,7 +207,7 @@ mod tests {
         let mut asked = Vec::new();
         for ms in 0..10_000u64 {
             s.tie = Tie((0, 0), (0, ms * 1_000_000));
-            if s.is_count_due().is_some() {
+            if s.is_count_due() {
                 asked.push(ms);
             }
         }

@@ -35,6 +35,7 @@ use crate::kinds::is_kind;
 use crate::kinds::kind_name;
 use crate::kinds::site_of;
 use crate::kinds::task_of;
+use crate::memory;
 use crate::output::Out;
 use crate::output::Style;
 use crate::output::push_safe;
@@ -388,7 +389,6 @@ fn pad(line: &mut String, from: usize, width: usize) {
     line.extend(std::iter::repeat_n(' ', width.saturating_sub(seen)));
 }
 
-/// What a line says behind the name, a space behind each word.
 /// A wait or a wake in words: the call, its object, how long it took and what came of it.
 fn push_call(line: &mut String, event: &Timed<'_>) -> bool {
     let (op, object, began) = match event.event() {
@@ -415,11 +415,22 @@ fn push_call(line: &mut String, event: &Timed<'_>) -> bool {
     true
 }
 
+/// What a look at the process's memory found, in words.
+fn push_memory(line: &mut String, event: &Timed<'_>) -> bool {
+    let Event::Memory(m) = event.event() else { return false };
+    let [now, shared, peak] = [m.resident, m.shared, m.peak].map(memory::bytes);
+    let (minor, major) = (time::count(m.minor_faults), time::count(m.major_faults));
+    let faults = format!("page faults {minor} without and {major} with a read from disk");
+    let _ = write!(line, "{now} resident, {shared} of it shared, {peak} at most; {faults} ");
+    true
+}
+
+/// What a line says behind the name, a space behind each word.
 fn push_rest(line: &mut String, event: &Timed<'_>) {
     if let Some(ns) = event.duration_ns() {
         let _ = write!(line, "({}) ", time::duration(ns));
     }
-    let is_told = push_call(line, event);
+    let is_told = push_call(line, event) || push_memory(line, event);
     for (name, value) in event.fields() {
         if !is_told && !matches!(value, Value::Stack(_)) {
             push_safe(name, line);

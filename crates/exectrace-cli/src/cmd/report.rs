@@ -37,6 +37,7 @@ use crate::deadlock::Stuck;
 use crate::failure::Failure;
 use crate::input::Input;
 use crate::json;
+use crate::memory::Memory;
 use crate::output::Out;
 use crate::output::Style;
 use crate::output::safe;
@@ -75,8 +76,9 @@ complete; cpu, for all and for each thread, has what the switches say, or null: 
 preempted_ns, woken_ns, blocked_ns, unknown_ns, unseen_ns, switches, explained_switches, preempted,
 migrations. A thread's blocked_ns divides its blocked time by cause; around_hooks: it never met the
 recorder; counted is what the kernel has counted for it where it gave no switches. samples has the
-functions in which running threads were (record --cpu-samples). not_recorded names programs that the
-process started or became and that ran beside the recording, each with the reason.";
+functions in which running threads were (record --cpu-samples). memory is that of `stat --json`.
+not_recorded names programs that the process started or became and that ran beside the recording,
+each with the reason.";
 
 /// What to print.
 #[derive(Args, Debug)]
@@ -284,6 +286,7 @@ struct Sums {
     /// Code of the program that enters the kernel by itself; looked for where too little is seen.
     raw_calls: Vec<raw_calls::Named>,
     stuck: Stuck,
+    memory: Memory,
 }
 
 /// Runs the command.
@@ -351,6 +354,7 @@ impl Sums {
             {
                 self.alone.push(safe(p.text.bytes));
             }
+            Event::Memory(m) => self.memory.add(e.ts_ns, &m),
             Event::Descriptor(d) if self.descriptors.len() < PLACES_MAX => {
                 self.descriptors.insert(d.fd, safe(d.text.bytes));
             }
@@ -747,6 +751,9 @@ impl Sums {
         self.samples.print(ROWS, out)?;
         self.print_files(out)?;
         self.print_storms(out)?;
+        if let Some(news) = self.memory.news() {
+            out.put(format_args!("\n{news}\n"))?;
+        }
         self.print_alone(out)?;
         let commands = ["waits", "threads", "stacks"].map(|c| format!("exectrace {c} {file}"));
         let more = format!("\nMore: {}\n", commands.join(" | "));
@@ -932,6 +939,7 @@ impl Sums {
             o.put("waits", json!({"by_wake": e.waits, "explained": e.woken}));
             o.put("coverage", self.coverage_json());
             o.put("cpu", scheduling::json(self.sched.all().as_ref()));
+            o.put("memory", self.memory.json());
             o.put("samples", self.samples.json());
             o.put("not_recorded", json!(self.alone));
             o.put("threads", json!(threads));

@@ -13,6 +13,7 @@ use clap::Args;
 use serde::Serialize;
 use serde::Serializer;
 use trace::encode::schema;
+use trace_decode::Event;
 use trace_decode::Item;
 use trace_decode::ScanItem;
 use trace_decode::Session;
@@ -34,6 +35,7 @@ use crate::input::Input;
 use crate::json;
 use crate::kinds::is_kind;
 use crate::lengths;
+use crate::memory::Memory;
 use crate::output::Out;
 use crate::output::Style;
 use crate::output::push_safe;
@@ -49,10 +51,12 @@ use crate::verdict::Verdict;
 const HELP: &str = "\
 The JSON object has events, lost, lost_by_cause, threads, bytes, duration_ns, generations, batches,
 by_kind (name to count), damaged_bytes, start_wall, start_wall_ns, pause_max_ns, complete, faults,
-notes, clock, coverage, modules (path, base, size, build_id), and sessions with the same for each
-session of the trace. With --symbols, modules have found (debug_information, separate_debug_file,
-symbol_table, mini_debug, dynamic_symbols or missing), file, reason, addresses (in stacks) and
-addresses_named as well, and addresses_outside are those in stacks that lie in no module.
+notes, clock, coverage, memory (of looks from outside: looks, first_bytes, max_bytes, last_bytes,
+last_shared_bytes, first_at_ns, last_at_ns, minor_faults, major_faults; or null), modules (path,
+base, size, build_id), and sessions with the same for each session of the trace. With --symbols,
+modules have found (debug_information, separate_debug_file, symbol_table, mini_debug,
+dynamic_symbols or missing), file, reason, addresses (in stacks) and addresses_named as well, and
+addresses_outside are those in stacks that lie in no module.
 
 With --thread, --kind, --name, --from or --to, everything is still said of the whole trace, and the
 selected events are counted beside it: selected (events, threads, by_kind) in JSON.
@@ -126,6 +130,7 @@ struct Summary {
     outside: Option<u64>,
     selected: Option<Selected>,
     coverage: Coverage,
+    memory: Memory,
 }
 
 /// Counts of the events that were asked for.
@@ -186,6 +191,7 @@ pub fn run(options: &Options, out: &mut Out) -> Result<Verdict, Failure> {
         stacks: options.symbols.then(|| Stacks::new(&symbols, true)),
         selecting: options.selects().then(Selecting::default),
         by_kind: Kinds::new(),
+        memory: Memory::default(),
         sessions: Vec::new(),
     };
     if options.selects() {
@@ -205,6 +211,9 @@ pub fn run(options: &Options, out: &mut Out) -> Result<Verdict, Failure> {
                 ScanItem::Batch(batch) if batch.is_events() => {
                     for (kind, count) in batch.counts {
                         *found.by_kind.entry((batch.header.epoch, *kind)).or_default() += count;
+                    }
+                    for (ticks, memory) in batch.memory {
+                        found.memory.add(batch.session.clock().ns(*ticks), memory);
                     }
                 }
                 ScanItem::SessionEnd(session) => found.session_ends(session),
@@ -232,6 +241,7 @@ struct Found {
     /// Where some events are asked for.
     selecting: Option<Selecting>,
     by_kind: Kinds,
+    memory: Memory,
     sessions: Vec<Summary>,
 }
 
@@ -239,6 +249,9 @@ impl Found {
     fn event(&mut self, event: &Timed<'_>, options: &Options) {
         let key = (event.tables().epoch(), event.kind);
         *self.by_kind.entry(key).or_default() += 1;
+        if let Event::Memory(m) = event.event() {
+            self.memory.add(event.ts_ns, &m);
+        }
         if let Some(selecting) = self.selecting.as_mut().filter(|_| options.is_selected(event)) {
             selecting.threads.insert(event.thread);
             *selecting.by_kind.entry(key).or_default() += 1;
@@ -248,6 +261,7 @@ impl Found {
     fn session_ends(&mut self, session: &Session) {
         let mut summary = summarize(session);
         summary.by_kind = named(session, &self.by_kind);
+        summary.memory = std::mem::take(&mut self.memory);
         let number = self.sessions.len() + 1;
         (summary.modules, summary.outside) = modules(self.stacks.as_mut(), number, session);
         if let Some(selecting) = &mut self.selecting {
@@ -372,6 +386,8 @@ fn total(sessions: &[Summary]) -> Summary {
         all.coverage.all.add(&s.coverage.all);
         // Threads of different sessions have the same numbers.
         all.coverage.threads.clear();
+        // Each session has its own.
+        all.memory = Memory::default();
         all.faults.extend_from_slice(&s.faults);
         all.notes.extend_from_slice(&s.notes);
         all.modules.extend_from_slice(&s.modules);
@@ -463,6 +479,7 @@ fn entries(s: &Summary) -> Vec<(&'static str, serde_json::Value)> {
         ("notes", json!(notes)),
         ("faults", json!(s.faults)),
         ("coverage", s.coverage.json()),
+        ("memory", s.memory.json()),
         ("could_hold_nothing", json!(s.holds_nothing())),
     ];
     out.push(("modules", s.modules.iter().map(module_json).collect()));
@@ -596,6 +613,9 @@ fn people_session(
     let covered = s.coverage.text();
     if !covered.is_empty() {
         row(out, "coverage", &format!("recorded waits explain {covered}, by estimate"))?;
+    }
+    if let Some(memory) = s.memory.text() {
+        row(out, "memory", &memory)?;
     }
     for (name, text) in &s.notes {
         row(out, "note", &format!("{}: {}", safe(name), safe(text)))?;
