@@ -32,7 +32,7 @@ TYPE_NAMES = {number: name for name, number in TYPES.items()}
 ADDR, BOOL, TEXT, FRAMES = (TYPES[name] for name in ("addr", "bool", "text", "frames"))
 
 # The static kinds of the phase Structure.
-STRUCTURE = frozenset([*range(1, 16), 31])
+STRUCTURE = frozenset([*range(1, 16), 30, 31])
 
 # The table of static kinds, as docs/format.md has it: kind, name, fields.
 STATIC = """
