@@ -131,6 +131,7 @@ fn error(stream: *mut FILE) -> i32 {
     if flags & FAILED != 0 { raw::errno() } else { 0 }
 }
 
+// SAFETY: variables of libc's, of this type.
 unsafe extern "C" {
     static mut stdin: *mut FILE;
     static mut stdout: *mut FILE;

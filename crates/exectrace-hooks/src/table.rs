@@ -417,6 +417,7 @@ macro_rules! define_formatted {
         /// - As libc's.
         #[cfg(target_arch = "x86_64")]
         #[allow(non_snake_case)]
+        // SAFETY: all of it is the assembly below, and the name stands in for libc's on purpose.
         #[unsafe(naked)]
         #[unsafe(no_mangle)]
         pub unsafe extern "C-unwind" fn $name() {
@@ -468,6 +469,7 @@ macro_rules! define_formatted {
         /// - As libc's.
         #[cfg(target_arch = "aarch64")]
         #[allow(non_snake_case)]
+        // SAFETY: all of it is the assembly below, and the name stands in for libc's on purpose.
         #[unsafe(naked)]
         #[unsafe(no_mangle)]
         pub unsafe extern "C-unwind" fn $name() {

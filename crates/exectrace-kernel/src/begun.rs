@@ -7,6 +7,8 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 
 #[used]
+// SAFETY: what the loader finds there it calls once, as a function of this type; it needs nothing
+// that is there from `main` on only.
 #[unsafe(link_section = ".init_array")]
 static BEGIN: extern "C" fn() = begin;
 

@@ -151,14 +151,14 @@ fn follows() -> Option<&'static Asked> {
     asked.filter(|asked| asked.options.follow && !trace_hooks::is_confined())
 }
 
-unsafe extern "C" fn announce_child() {
+extern "C" fn announce_child() {
     if let Some(asked) = follows() {
         young::announce(asked.dir);
     }
 }
 
 /// A forked child records into a file of its own.
-unsafe extern "C" fn begin_in_child() {
+extern "C" fn begin_in_child() {
     let Some(asked) = follows() else { return };
     trace_hooks::forget_parent();
     trace_unwind::forget_parent();
