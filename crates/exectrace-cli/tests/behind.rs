@@ -16,34 +16,20 @@ use std::process::Child;
 use std::process::ChildStdout;
 use std::process::Command;
 use std::process::Stdio;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
 use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
 
 mod recording;
+mod steering;
 
 use recording::can_record;
 use recording::exectrace;
 use recording::text;
-
-/// A folder of this test's own.
-fn folder(name: &str) -> (PathBuf, MutexGuard<'static, ()>) {
-    // One after the other: each command sweeps the folders of killed ones, and holds their locks
-    // for that moment.
-    static ALONE: Mutex<()> = Mutex::new(());
-    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    (recording::folder(&format!("behind-{name}")), alone)
-}
-
-/// To a process, or to a group where there is a minus.
-fn kill(signal: &str, to: impl std::fmt::Display) {
-    let line = format!("kill -{signal} -- {to}");
-    assert!(Command::new("bash").args(["-c", &line]).status().unwrap().success(), "{line}");
-}
+use steering::folder;
+use steering::kill;
+use steering::line;
 
 /// A field of a process's status after its name, from the state on; `None` where it is no more.
 fn field(pid: &str, number: usize) -> Option<String> {
@@ -111,7 +97,7 @@ const RECORD: [&str; 7] = ["record", "--no-report", "-o", "x.trace", "--", "bash
 
 #[test]
 fn a_daemon_is_recorded_to_its_end() {
-    let (folder, _alone) = folder("daemon");
+    let (folder, _alone) = folder("behind-daemon");
     if !can_record(&folder) {
         return;
     }
@@ -142,7 +128,7 @@ fn a_daemon_is_recorded_to_its_end() {
 /// The daemon goes on, and its trace has an end.
 #[test]
 fn a_back_that_is_asked_to_end() {
-    let (folder, _alone) = folder("asked");
+    let (folder, _alone) = folder("behind-asked");
     if !can_record(&folder) || !can_signal() {
         return;
     }
@@ -172,7 +158,7 @@ fn folder_of(back: &str) -> PathBuf {
 /// The first process ends before the one that it leaves has begun, in each way to make one.
 #[test]
 fn processes_that_are_left_at_once() {
-    let (folder, _alone) = folder("at-once");
+    let (folder, _alone) = folder("behind-at-once");
     if !can_record(&folder) {
         return;
     }
@@ -201,7 +187,7 @@ fn processes_that_are_left_at_once() {
 /// A shell has what the command's program printed, and goes on.
 #[test]
 fn in_a_command_substitution() {
-    let (folder, _alone) = folder("substitution");
+    let (folder, _alone) = folder("behind-substitution");
     if !can_record(&folder) {
         return;
     }
@@ -225,7 +211,7 @@ fn in_a_command_substitution() {
 /// One process does both, and says that what it leaves is recorded no more.
 #[test]
 fn where_there_can_be_no_front() {
-    let (folder, _alone) = folder("both");
+    let (folder, _alone) = folder("behind-both");
     if !can_record(&folder) {
         return;
     }
@@ -271,12 +257,6 @@ fn answering(folder: &Path) -> (Child, BufReader<ChildStdout>, String, String) {
     (front, out, back.to_owned(), program.to_owned())
 }
 
-fn line(out: &mut BufReader<ChildStdout>) -> String {
-    let mut line = String::new();
-    out.read_line(&mut line).unwrap();
-    line.trim().to_owned()
-}
-
 fn rest(mut out: BufReader<ChildStdout>) -> String {
     let mut rest = String::new();
     out.read_to_string(&mut rest).unwrap();
@@ -286,7 +266,7 @@ fn rest(mut out: BufReader<ChildStdout>) -> String {
 /// Signals to the front reach the program, once each.
 #[test]
 fn signals_to_the_front() {
-    let (folder, _alone) = folder("front");
+    let (folder, _alone) = folder("behind-front");
     if !can_record(&folder) || !can_signal() {
         return;
     }
@@ -304,7 +284,7 @@ fn signals_to_the_front() {
 /// The back goes on: signals that it is sent itself reach the program, and the trace is complete.
 #[test]
 fn a_front_that_is_killed() {
-    let (folder, _alone) = folder("no-front");
+    let (folder, _alone) = folder("behind-no-front");
     if !can_record(&folder) || !can_signal() {
         return;
     }
@@ -325,7 +305,7 @@ fn a_front_that_is_killed() {
 /// The front says so, and ends as the back did; the program goes on.
 #[test]
 fn a_back_that_is_killed() {
-    let (folder, _alone) = folder("no-back");
+    let (folder, _alone) = folder("behind-no-back");
     if !can_record(&folder) || !can_signal() {
         return;
     }
@@ -345,7 +325,7 @@ fn a_back_that_is_killed() {
 /// As by the terminal: all of the group stand still, and then all go on.
 #[test]
 fn a_group_that_is_stopped() {
-    let (folder, _alone) = folder("stopped");
+    let (folder, _alone) = folder("behind-stopped");
     if !can_record(&folder) || !can_signal() {
         return;
     }

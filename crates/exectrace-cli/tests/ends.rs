@@ -2,7 +2,6 @@
 //! programs that outlive what started them.
 
 use std::fs;
-use std::io::BufRead;
 use std::io::BufReader;
 use std::io::Read;
 use std::path::Path;
@@ -11,31 +10,18 @@ use std::process::Child;
 use std::process::ChildStdout;
 use std::process::Command;
 use std::process::Stdio;
-use std::sync::Mutex;
-use std::sync::MutexGuard;
-use std::sync::PoisonError;
 
 use serde_json::Value;
 
 mod recording;
+mod steering;
 
 use recording::can_record;
 use recording::exectrace;
 use recording::text;
-
-/// A folder of this test's own.
-fn folder(name: &str) -> (PathBuf, MutexGuard<'static, ()>) {
-    // One after the other: each command sweeps the folders of killed ones, and holds their locks
-    // for that moment.
-    static ALONE: Mutex<()> = Mutex::new(());
-    let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
-    (recording::folder(&format!("ends-{name}")), alone)
-}
-
-fn kill(signal: &str, pid: u32) {
-    let done = Command::new("sh").args(["-c", &format!("kill -{signal} {pid}")]).status();
-    assert!(done.unwrap().success());
-}
+use steering::folder;
+use steering::kill;
+use steering::line;
 
 /// A command that records a script, and the script's output.
 fn recording(folder: &Path, script: &str) -> (Child, BufReader<ChildStdout>) {
@@ -45,12 +31,6 @@ fn recording(folder: &Path, script: &str) -> (Child, BufReader<ChildStdout>) {
     let mut child = command.spawn().unwrap();
     let out = BufReader::new(child.stdout.take().unwrap());
     (child, out)
-}
-
-fn line(out: &mut BufReader<ChildStdout>) -> String {
-    let mut line = String::new();
-    out.read_line(&mut line).unwrap();
-    line.trim().to_owned()
 }
 
 /// It answers each signal, and ends when its input does.
@@ -66,7 +46,7 @@ fn ignored_here() -> u64 {
 
 #[test]
 fn signals_to_the_command_reach_the_program() {
-    let (folder, _alone) = folder("signals");
+    let (folder, _alone) = folder("ends-signals");
     if !can_record(&folder) {
         return;
     }
@@ -92,7 +72,7 @@ fn signals_to_the_command_reach_the_program() {
 
 #[test]
 fn what_was_ignored_stays_ignored() {
-    let (folder, _alone) = folder("ignored");
+    let (folder, _alone) = folder("ends-ignored");
     if !can_record(&folder) {
         return;
     }
@@ -116,7 +96,7 @@ fn what_was_ignored_stays_ignored() {
 /// status is lost.
 #[test]
 fn ignored_ends_of_children_and_pipes() {
-    let (folder, _alone) = folder("ignored-own");
+    let (folder, _alone) = folder("ends-ignored-own");
     if !can_record(&folder) {
         return;
     }
@@ -152,7 +132,7 @@ fn ignored_ends_of_children_and_pipes() {
 /// written is a trace, and the next command removes the folders of the killed one.
 #[test]
 fn a_command_that_is_killed() {
-    let (folder, _alone) = folder("killed");
+    let (folder, _alone) = folder("ends-killed");
     if !can_record(&folder) {
         return;
     }
@@ -209,7 +189,7 @@ fn a_command_that_is_killed() {
 /// The command stands still for a while, and then goes on where it was.
 #[test]
 fn a_command_that_is_stopped() {
-    let (folder, _alone) = folder("stopped");
+    let (folder, _alone) = folder("ends-stopped");
     if !can_record(&folder) {
         return;
     }
@@ -235,7 +215,7 @@ fn a_command_that_is_stopped() {
 /// stays where it is told to. `tests/behind.rs` has what it does else.
 #[test]
 fn a_program_that_daemonizes() {
-    let (folder, _alone) = folder("daemon");
+    let (folder, _alone) = folder("ends-daemon");
     if !can_record(&folder) {
         return;
     }
@@ -257,7 +237,7 @@ fn a_program_that_daemonizes() {
 /// It becomes itself again and again: each time is a trace of its own, in the same process.
 #[test]
 fn a_program_that_becomes_itself() {
-    let (folder, _alone) = folder("itself");
+    let (folder, _alone) = folder("ends-itself");
     if !can_record(&folder) {
         return;
     }
@@ -272,7 +252,7 @@ fn a_program_that_becomes_itself() {
 /// As a build does: many children at once, and a trace of each.
 #[test]
 fn many_children_at_once() {
-    let (folder, _alone) = folder("many");
+    let (folder, _alone) = folder("ends-many");
     if !can_record(&folder) {
         return;
     }
