@@ -103,6 +103,12 @@ fn opens_with_little(text: &str, report: &Value) {
     assert_eq!(calls, expected);
 }
 
+/// The least switches of so many short sleeps: one whose time is over before the thread has left
+/// its CPU, which something else may have had meanwhile, is none.
+fn switches_of(sleeps: u64) -> u64 {
+    sleeps / 10 * 9
+}
+
 fn str_of(v: &Value) -> &str {
     v.as_str().unwrap_or_default()
 }
@@ -122,13 +128,13 @@ fn a_program_that_waits_around_the_library_is_known_by_the_kernels_counts() {
     opens_with_little(&text, &report);
     let coverage = &report["coverage"];
     assert_eq!(coverage["exact"], false);
-    // Every sleep of the first thread is a switch; the library saw a join and a write.
+    // The first thread sleeps in each round; the library saw a join and a write.
     let first = coverage["poor_threads"].as_array().unwrap().iter();
     let first = first.filter(|t| t["name"] == "around").map(|t| t["thread"].as_u64().unwrap());
     let first = first.min().unwrap();
     let thread = report["threads"].as_array().unwrap().iter().find(|t| t["thread"] == first);
     let switches = &thread.unwrap()["coverage"]["switches"];
-    assert!(switches["switches"].as_u64().unwrap() >= ROUNDS, "{switches}");
+    assert!(switches["switches"].as_u64().unwrap() >= switches_of(ROUNDS), "{switches}");
     assert!(switches["least"].as_u64().unwrap() <= 1, "{switches}");
     // The trace says it itself, by its end.
     let stat = json(&["stat", "--json", trace.to_str().unwrap()]);
@@ -287,8 +293,9 @@ fn the_traces_counts_are_those_of_proc() {
         // And before it was known to the recorder, few.
         let before = switches.saturating_sub(20);
         assert!((before..=switches + 100).contains(&in_trace), "{line}: {coverage}");
-        // Each nap is a wait that slept once, and a switch.
-        assert!(switches >= naps && coverage["slept"].as_u64().unwrap() >= naps, "{coverage}");
+        // Each nap is a wait that slept once.
+        let slept = coverage["slept"].as_u64().unwrap();
+        assert!(slept >= naps && switches >= switches_of(naps), "{line}: {coverage}");
         checked += 1;
     }
     assert_eq!(checked, 3, "{said}");
