@@ -3,6 +3,9 @@
 use crate::sys::Errno;
 use crate::sys::file::File;
 use crate::sys::time;
+use std::ffi::CStr;
+use std::ffi::OsStr;
+use std::ffi::c_char;
 use std::ffi::c_int;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -69,11 +72,31 @@ fn from_clocks() -> u64 {
     (x ^ x >> 31) | 1
 }
 
-/// The file name of the program that runs, as bytes, since it need not be text; "" where it cannot
-/// be known. Allocates.
+/// The name of the program that runs, as bytes, since it need not be text; "" where it cannot be
+/// known. It is the file name by which it was started, which may be a link's that tells more than
+/// the file's own, or a script's. Allocates.
 pub fn program_name() -> Vec<u8> {
+    // SAFETY: a number for a number.
+    let started = unsafe { libc::getauxval(libc::AT_EXECFN) } as *const c_char;
+    if !started.is_null() {
+        // SAFETY: not null: the kernel has put a string there that ends in a zero, above the stack,
+        // where it stays.
+        let started = unsafe { CStr::from_ptr(started) }.to_bytes();
+        if let Some(name) = name_started(started) {
+            return name.to_vec();
+        }
+    }
     let exe = fs::read_link("/proc/self/exe").unwrap_or_default();
     exe.file_name().map(|n| n.as_bytes().to_vec()).unwrap_or_default()
+}
+
+/// The file name in the path by which a program was started; `None` for one that names no program,
+/// as `/proc/self/exe` and what the kernel writes for a descriptor.
+fn name_started(path: &[u8]) -> Option<&[u8]> {
+    if path.starts_with(b"/proc/") || path.starts_with(b"/dev/fd/") {
+        return None;
+    }
+    Path::new(OsStr::from_bytes(path)).file_name().map(OsStr::as_bytes)
 }
 
 /// When the process began, in clock ticks since boot: with the pid, its name. 0 = unknown.
@@ -183,6 +206,16 @@ mod tests {
         assert_eq!(start_time_in(b"17 (sh) S 1 2"), None);
         assert_ne!(start_time(), 0);
         assert_eq!(start_time(), start_time());
+    }
+
+    #[test]
+    fn names_by_which_programs_are_started() {
+        assert_eq!(name_started(b"/usr/bin/redis-server"), Some(&b"redis-server"[..]));
+        assert_eq!(name_started(b"./a\xff.sh"), Some(&b"a\xff.sh"[..]));
+        assert_eq!(name_started(b"plain"), Some(&b"plain"[..]));
+        for none in ["/proc/self/exe", "/dev/fd/3", "", "/", ".."] {
+            assert_eq!(name_started(none.as_bytes()), None, "{none}");
+        }
     }
 
     #[test]

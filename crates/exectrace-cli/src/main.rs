@@ -28,6 +28,7 @@ mod scheduling;
 mod stacks;
 mod table;
 mod time;
+mod unnamed;
 mod value;
 mod verdict;
 

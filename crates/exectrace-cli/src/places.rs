@@ -127,9 +127,13 @@ fn is_library(call: &Call) -> bool {
         )
 }
 
-/// Whether a call without a name is of the C library or its loader.
 fn is_of_libc(call: &Call) -> bool {
-    let file = call.module.as_deref().unwrap_or_default().rsplit('/').next().unwrap_or_default();
+    call.module.as_deref().is_some_and(is_libc)
+}
+
+/// Whether a module is the C library or its loader.
+pub fn is_libc(path: &str) -> bool {
+    let file = path.rsplit('/').next().unwrap_or_default();
     file.starts_with("libc.so") || file.starts_with("libc-") || file.starts_with("ld-")
 }
 

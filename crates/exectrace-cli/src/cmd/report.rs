@@ -52,6 +52,7 @@ use crate::table;
 use crate::table::Table;
 use crate::table::shortened;
 use crate::time;
+use crate::unnamed::Unnamed;
 use crate::verdict::Verdict;
 
 const HELP: &str = "\
@@ -78,7 +79,7 @@ migrations. A thread's blocked_ns divides its blocked time by cause; around_hook
 recorder; counted is what the kernel has counted for it where it gave no switches. samples has the
 functions in which running threads were (record --cpu-samples). memory is that of `stat --json`.
 not_recorded names programs that the process started or became and that ran beside the recording,
-each with the reason.";
+each with the reason. unnamed has the modules of which functions have no names, and why.";
 
 /// What to print.
 #[derive(Args, Debug)]
@@ -287,6 +288,7 @@ struct Sums {
     raw_calls: Vec<raw_calls::Named>,
     stuck: Stuck,
     memory: Memory,
+    unnamed: Unnamed,
 }
 
 /// Runs the command.
@@ -334,6 +336,7 @@ pub fn run(options: &Options, out: &mut Out) -> Result<Verdict, Failure> {
         }
         Ok(ControlFlow::Continue(()))
     })?;
+    sums.unnamed = Unnamed::of(&stacks);
     match options.common.json {
         true => sums.json(&verdict, out)?,
         false => sums.people(&options.common.file.display().to_string(), out)?,
@@ -755,6 +758,10 @@ impl Sums {
             out.put(format_args!("\n{news}\n"))?;
         }
         self.print_alone(out)?;
+        let unnamed = self.unnamed.text();
+        if !unnamed.is_empty() {
+            out.styled(Style::Dim, &format!("\n{unnamed}\n"))?;
+        }
         let commands = ["waits", "threads", "stacks"].map(|c| format!("exectrace {c} {file}"));
         let more = format!("\nMore: {}\n", commands.join(" | "));
         out.styled(Style::Dim, &more)
@@ -942,6 +949,7 @@ impl Sums {
             o.put("memory", self.memory.json());
             o.put("samples", self.samples.json());
             o.put("not_recorded", json!(self.alone));
+            o.put("unnamed", self.unnamed.json());
             o.put("threads", json!(threads));
             o.put("causes", json!(causes));
             o.put("files", json!(files));
