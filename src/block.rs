@@ -40,6 +40,14 @@ pub fn silent() -> local::Flagged {
     local::flagged(local::SILENT)
 }
 
+/// Has who drains the process from outside look at once, who may sleep for long: at something that
+/// no event tells it. One system call.
+pub fn wake_drain() {
+    if let Some(m) = registry::mapping() {
+        m.ring();
+    }
+}
+
 /// A wait that has begun.
 #[must_use]
 #[derive(Clone, Copy, Debug)]

@@ -73,7 +73,7 @@ impl Streams {
 
 /// What the end is called that is read at a descriptor, and the one that is written to there.
 fn names(fd: u64, text: &str) -> Option<(String, String)> {
-    if text.starts_with("pipe:[") {
+    if text.starts_with("pipe:[") || text.starts_with("fifo /") {
         return Some((text.to_owned(), text.to_owned()));
     }
     // An eventfd has no name of its own: those that share one number at a time are one.
@@ -107,6 +107,9 @@ mod tests {
     fn ends_that_name_each_other_are_tied() {
         assert!(tied((4, "pipe:[77]"), (3, "pipe:[77]")));
         assert!(!tied((4, "pipe:[77]"), (3, "pipe:[78]")));
+        assert!(tied((4, "fifo /run/a"), (3, "fifo /run/a")));
+        assert!(!tied((4, "fifo /run/a"), (3, "fifo /run/b")));
+        assert!(!tied((4, "/run/a"), (3, "/run/a")), "a file");
         assert!(tied((5, "anon_inode:[eventfd]"), (5, "anon_inode:[eventfd]")));
         assert!(!tied((5, "anon_inode:[eventfd]"), (6, "anon_inode:[eventfd]")));
         let (here, there) = ("tcp 127.0.0.1:80 -> 127.0.0.1:9", "tcp 127.0.0.1:9 -> 127.0.0.1:80");

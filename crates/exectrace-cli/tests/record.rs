@@ -225,6 +225,47 @@ fn code_without_frame_pointers_has_whole_stacks() {
     }
 }
 
+/// What is opened by a path counts as a file, whose reads have their stack at their end, only until
+/// a read of it took long: where a thread hangs in a named pipe is known after SIGKILL, and who
+/// wrote there before.
+#[test]
+fn a_thread_that_hangs_in_a_named_pipe_has_its_stack() {
+    let folder = folder("record-fifo");
+    if !can_record(&folder) {
+        return;
+    }
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs/fifo.c");
+    let mut cc = Command::new("cc");
+    cc.args(["-O1", "-g", "-pthread", "-o", "fifo"]).arg(source).current_dir(&folder);
+    match cc.output() {
+        Ok(out) => assert!(out.status.success(), "{}", text(&out.stderr)),
+        Err(e) => return println!("skipped: no C compiler: {e}"),
+    }
+    let args = ["record", "--no-report", "-o", "fifo.trace", "--", "./fifo", "the-pipe"];
+    let out = exectrace(&folder, &args).output().unwrap();
+    assert_eq!(out.status.code(), Some(128 + 9), "{}", text(&out.stderr));
+    let waits = exectrace(&folder, &["waits", "fifo.trace", "--json"]).output().unwrap();
+    let waits: Vec<Value> =
+        text(&waits.stdout).lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let reads: Vec<&Value> = waits.iter().filter(|w| w["kind"] == "read").collect();
+    assert_eq!(reads.len(), 3, "{waits:?}");
+    for read in reads {
+        let stack = read["stack"].as_array().unwrap();
+        assert_eq!(stack[0]["function"], "drains_the_pipe", "{read}");
+        // Who wrote there ended it, or nobody has.
+        let by = &read["released_by"];
+        match read["ending"].as_str().unwrap() {
+            "never" => assert!(by.is_null(), "{read}"),
+            _ => assert_eq!(by["stack"][0]["function"], "writer", "{read}"),
+        }
+    }
+    let never = |w: &&Value| w["ending"] == "never" && w["kind"] == "read";
+    assert_eq!(waits.iter().filter(never).count(), 1, "{waits:?}");
+    let report = exectrace(&folder, &["report", "fifo.trace"]).output().unwrap();
+    let said = text(&report.stdout);
+    assert!(said.contains("/the-pipe, and had not ended when the recording did."), "{said}");
+}
+
 /// Of a pool whose workers mostly have nothing to do the report tells the lock that delays jobs,
 /// not that they wait for work; built as release builds are, without frame pointers.
 #[test]

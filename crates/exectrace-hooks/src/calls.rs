@@ -85,11 +85,11 @@ pub(crate) fn short<R: Returned>(
     r
 }
 
-/// A wait that begins, of a call that moves bytes.
+/// A wait that begins, of a call that moves bytes to or from what is plain, or may block.
 #[inline(always)]
-fn begin_to_move(class: Classes, op: Op, fd: u64) -> Waiting {
+fn begin_to_move(class: Classes, op: Op, fd: u64, is_plain: impl Fn(u64) -> bool) -> Waiting {
     // What is copied may come from a pipe.
-    match op != Op::Copy && descriptors::is_plain(fd) {
+    match op != Op::Copy && is_plain(fd) {
         true => Waiting::begin_late(class, op, fd),
         false => Waiting::begin(class, op, fd),
     }
@@ -100,7 +100,7 @@ fn moves<R: Returned>(class: Classes, op: Op, object: u64, call: impl FnOnce() -
     if !settings::wants(class) {
         return call();
     }
-    let wait = begin_to_move(class, op, object);
+    let wait = begin_to_move(class, op, object, descriptors::is_plain_so_far);
     let r = call();
     over(wait, op, object, r.number(), false);
     r
@@ -127,7 +127,7 @@ pub(crate) fn writes<R: Returned>(
     if !settings::wants(class) {
         return call();
     }
-    let wait = begin_to_move(class, op, object);
+    let wait = begin_to_move(class, op, object, descriptors::is_plain);
     let r = call();
     let released = r.number() > 0 && wait.is_on() && descriptors::releases(object);
     over(wait, op, object, r.number(), released);

@@ -4,6 +4,7 @@
 //! 1. A number that the program got or gave back through a hook is unknown again.
 //! 2. Nothing here opens a descriptor; the system calls are our own, so they are no events.
 
+use std::ffi::c_char;
 use std::ffi::c_int;
 use std::fmt::Write;
 use std::net::Ipv4Addr;
@@ -32,6 +33,8 @@ const PAIR: u8 = 8;
 const PLAIN: u8 = 16;
 /// It was opened by a path: what eventfds and their like say of places means nothing.
 const OPENED: u8 = 32;
+/// By that path it is likely to be a file.
+const LIKELY: u8 = 64;
 
 static KNOWN: [AtomicU8; FDS] = [const { AtomicU8::new(0) }; FDS];
 
@@ -46,11 +49,29 @@ pub fn forget(fd: c_int) {
 }
 
 /// The number means what was opened by a path just now, or nothing where that failed.
+///
+/// # Safety
+/// - `path` is what the kernel has opened, where that did not fail.
 #[inline]
-pub fn opened(fd: c_int) {
+pub unsafe fn opened(fd: c_int, path: *const c_char) {
     if let Some(known) = usize::try_from(fd).ok().and_then(|fd| KNOWN.get(fd)) {
-        known.store(OPENED, Relaxed);
+        // SAFETY: it did not fail.
+        let is_file = unsafe { is_path_of_files(path) };
+        known.store(if is_file { OPENED | LIKELY } else { OPENED }, Relaxed);
     }
+}
+
+/// Whether a path leads to a file as a rule, not to a device or into the kernel.
+///
+/// # Safety
+/// - It ends in a zero.
+#[inline]
+unsafe fn is_path_of_files(path: *const c_char) -> bool {
+    let begins = |with: &[u8]| {
+        // SAFETY: whatever stood before was no zero.
+        with.iter().enumerate().all(|(at, byte)| unsafe { *path.wrapping_add(at) } as u8 == *byte)
+    };
+    !(begins(b"/dev/") || begins(b"/proc/") || begins(b"/sys/"))
 }
 
 /// All numbers from this one up to that one are unknown.
@@ -73,6 +94,14 @@ pub fn releases(fd: u64) -> bool {
 #[inline]
 pub fn is_plain(fd: u64) -> bool {
     kind(fd) & PLAIN != 0
+}
+
+/// The same for a read. What was opened by a path counts as a file until a call on it took long:
+/// to ask would cost a program that opens many files as much as all else that is done for these.
+#[inline]
+pub fn is_plain_so_far(fd: u64) -> bool {
+    let known = KNOWN.get(fd as usize).map_or(0, |known| known.load(Relaxed));
+    known & (ASKED | LIKELY) == LIKELY || is_plain(fd)
 }
 
 #[inline]
@@ -135,6 +164,8 @@ pub fn describe(fd: u64) {
 #[cold]
 fn say(fd: u64, known: &AtomicU8) {
     known.fetch_or(DESCRIBED, Relaxed);
+    // It took long, and may not be the file that it was taken for.
+    let releases = releases(fd);
     let mut link = Text::default();
     let _ = write!(link, "/proc/self/fd/{fd}\0");
     let mut target = Text::default();
@@ -148,6 +179,13 @@ fn say(fd: u64, known: &AtomicU8) {
         if text.len != 0 {
             return block::descriptor(fd, text.text());
         }
+    }
+    if releases && target.text().starts_with(b"/") {
+        // Not to be taken for a file: two ends of one name are one pipe.
+        let mut text = Text::default();
+        text.push(b"fifo ");
+        text.push(target.text());
+        return block::descriptor(fd, text.text());
     }
     if target.len != 0 {
         block::descriptor(fd, target.text());
@@ -296,6 +334,17 @@ mod tests {
     use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixListener;
     use std::os::unix::net::UnixStream;
+    use std::sync::Mutex;
+    use std::sync::MutexGuard;
+    use std::sync::PoisonError;
+
+    /// What is known of numbers is one for all tests, and what they open and close goes by no hook.
+    fn nothing_is_known() -> MutexGuard<'static, ()> {
+        static ALONE: Mutex<()> = Mutex::new(());
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        forget_range(0, u32::MAX);
+        alone
+    }
 
     fn text_of(fd: &impl AsRawFd) -> String {
         let mut text = Text::default();
@@ -326,6 +375,7 @@ mod tests {
 
     #[test]
     fn what_may_release_a_reader_is_known_until_it_is_closed() {
+        let _alone = nothing_is_known();
         let (reads, writes) = std::io::pipe().unwrap();
         let file = std::fs::File::open("/proc/self/exe").unwrap();
         let (w, f) = (writes.as_raw_fd(), file.as_raw_fd());
@@ -346,6 +396,7 @@ mod tests {
 
     #[test]
     fn what_is_opened_by_a_path_is_like_a_file_where_it_has_places() {
+        let _alone = nothing_is_known();
         let fifo = std::env::temp_dir().join(format!("exectrace-fifo-{}", std::process::id()));
         let path = std::ffi::CString::new(fifo.to_str().unwrap()).unwrap();
         // SAFETY: a string that ends in a zero.
@@ -353,8 +404,14 @@ mod tests {
         let open = |path: &str| {
             let opened_as = std::fs::File::options().read(true).write(true).open(path);
             let file = opened_as.unwrap();
-            opened(file.as_raw_fd());
+            let name = std::ffi::CString::new(path).unwrap();
+            // SAFETY: the path that was opened.
+            unsafe { opened(file.as_raw_fd(), name.as_ptr()) };
             let fd = file.as_raw_fd() as u64;
+            assert_eq!(is_plain_so_far(fd), !path.starts_with("/dev/pt"), "{path}");
+            // A call on it took long, and it was described.
+            describe(fd);
+            assert_eq!(is_plain_so_far(fd), is_plain(fd), "{path}");
             // Once more: as it was kept.
             assert_eq!((is_plain(fd), releases(fd)), (is_plain(fd), releases(fd)));
             (is_plain(fd), releases(fd))
@@ -371,6 +428,7 @@ mod tests {
         assert_eq!((is_plain(event as u64), releases(event as u64)), (false, true));
         // SAFETY: the descriptor made above.
         assert_eq!(unsafe { libc::close(event) }, 0);
-        opened(-1);
+        // SAFETY: nothing was opened.
+        unsafe { opened(-1, std::ptr::null()) };
     }
 }

@@ -20,16 +20,21 @@ use crate::settings::Classes;
 use crate::waiting::Waiting;
 
 /// An open: what it waited for is the new descriptor.
+///
+/// # Safety
+/// - `path` is what the call opens.
 #[inline(always)]
-fn opens(call: impl FnOnce() -> c_int) -> c_int {
+unsafe fn opens(path: *const c_char, call: impl FnOnce() -> c_int) -> c_int {
     if !settings::wants(Classes::IO) {
         let r = call();
-        descriptors::opened(r);
+        // SAFETY: the caller's promise.
+        unsafe { descriptors::opened(r, path) };
         return r;
     }
     let wait = Waiting::begin(Classes::IO, Op::Open, 0);
     let r = call();
-    descriptors::opened(r);
+    // SAFETY: the caller's promise.
+    unsafe { descriptors::opened(r, path) };
     if !wait.is_kept(false) {
         wait.forget();
     } else if r < 0 {
@@ -41,26 +46,28 @@ fn opens(call: impl FnOnce() -> c_int) -> c_int {
     r
 }
 
-macro_rules! openers { ($( $name:ident($($arg:ident: $type:ty),*); )*) => { $(
+macro_rules! openers { ($(
+    $name:ident($($at:ident)? | $path:ident $(, $arg:ident: $type:ty)*);
+)*) => { $(
     /// # Safety
     /// - As the function of this name. A mode that was not given is any number, as in libc.
-    pub unsafe fn $name($($arg: $type),*) -> c_int {
+    pub unsafe fn $name($($at: c_int,)? $path: *const c_char $(, $arg: $type)*) -> c_int {
         // SAFETY: the caller's promise.
-        opens(|| unsafe { real::$name($($arg),*) })
+        unsafe { opens($path, || real::$name($($at,)? $path $(, $arg)*)) }
     }
 )* } }
 
 openers! {
-    open(path: *const c_char, flags: c_int, mode: mode_t);
-    open64(path: *const c_char, flags: c_int, mode: mode_t);
-    openat(at: c_int, path: *const c_char, flags: c_int, mode: mode_t);
-    openat64(at: c_int, path: *const c_char, flags: c_int, mode: mode_t);
-    creat(path: *const c_char, mode: mode_t);
-    creat64(path: *const c_char, mode: mode_t);
-    __open_2(path: *const c_char, flags: c_int);
-    __open64_2(path: *const c_char, flags: c_int);
-    __openat_2(at: c_int, path: *const c_char, flags: c_int);
-    __openat64_2(at: c_int, path: *const c_char, flags: c_int);
+    open(| path, flags: c_int, mode: mode_t);
+    open64(| path, flags: c_int, mode: mode_t);
+    openat(at | path, flags: c_int, mode: mode_t);
+    openat64(at | path, flags: c_int, mode: mode_t);
+    creat(| path, mode: mode_t);
+    creat64(| path, mode: mode_t);
+    __open_2(| path, flags: c_int);
+    __open64_2(| path, flags: c_int);
+    __openat_2(at | path, flags: c_int);
+    __openat64_2(at | path, flags: c_int);
 }
 
 macro_rules! makers { ($( $name:ident($($arg:ident: $type:ty),*); )*) => { $(

@@ -319,6 +319,7 @@ fn announce(pid: u32) {
     let mode = (libc::S_IFREG | 0o600) as usize;
     // SAFETY: a string that ends in a zero.
     unsafe { raw::system_call(libc::SYS_mknodat as usize, [CWD, path, mode, 0, 0, 0]) };
+    block::wake_drain();
 }
 
 /// Paths are seen from the working folder.

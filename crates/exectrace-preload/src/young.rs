@@ -29,6 +29,7 @@ pub fn announce(dir: &Path) {
         unsafe { libc::mknod(name.as_ptr(), libc::S_IFREG | 0o600, 0) == 0 }
     });
     ANNOUNCED.set(if made { child } else { (0, 0) });
+    trace::block::wake_drain();
 }
 
 /// In the child: it need not be waited for any more.

@@ -79,12 +79,18 @@ pub struct Drains {
     /// Names of traces so far; the first process has the output's.
     names: BTreeSet<PathBuf>,
     scheduling: Scheduling,
+    /// Steps since anything was taken.
+    quiet: u32,
 }
 
 /// How often it is asked whether a process still lives.
 const LOOK_NS: u64 = 20_000_000;
 /// How long a drain sleeps at most: new processes are found that late.
 const SLEEP_NS: u64 = 5_000_000;
+/// The same of one process alone, whose bell ends the sleep, as it does for a child that it makes:
+/// after so many steps in which it had nothing to give. A step is some 50 microseconds of a CPU.
+const LONG_SLEEP_NS: u64 = 20_000_000;
+const QUIET: u32 = 4;
 
 /// How long a process that is about to begin is waited for: it may have failed to.
 const BIRTH_NS: u64 = 5_000_000_000;
@@ -116,6 +122,7 @@ impl Drains {
             refused: Vec::new(),
             names: BTreeSet::new(),
             scheduling,
+            quiet: 0,
         }
     }
 
@@ -123,8 +130,11 @@ impl Drains {
     pub fn step(&mut self) {
         self.see();
         let now = trace::sys::mono_ns();
+        self.quiet = self.quiet.saturating_add(1);
         for one in &mut self.running {
-            one.take();
+            if one.take() {
+                self.quiet = 0;
+            }
         }
         let mut at = 0;
         while at < self.running.len() {
@@ -159,11 +169,18 @@ impl Drains {
 
     /// Sleeps until there may be something to do.
     pub fn sleep(&self) {
-        let until = trace::sys::mono_ns() + SLEEP_NS;
-        match self.running.first() {
-            Some(one) => one.drain.sleep(until),
-            None => std::thread::sleep(std::time::Duration::from_nanos(SLEEP_NS / 5)),
+        let now = trace::sys::mono_ns();
+        match self.running.as_slice() {
+            [one] if self.is_quiet() => one.drain.sleep(now + LONG_SLEEP_NS),
+            [one, ..] => one.drain.sleep(now + SLEEP_NS),
+            [] => std::thread::sleep(std::time::Duration::from_nanos(SLEEP_NS / 5)),
         }
+    }
+
+    /// Whether nothing is expected that the bell of the first process would not tell: a ring of the
+    /// kernel's records has none, and that of a child is not heard.
+    fn is_quiet(&self) -> bool {
+        self.quiet >= QUIET && self.young.is_empty() && !self.scheduling.has_records()
     }
 
     /// How many processes are being recorded.
@@ -317,8 +334,11 @@ impl Drains {
 }
 
 impl One {
-    fn take(&mut self) {
+    /// Writes what there is; whether that was anything.
+    fn take(&mut self) -> bool {
+        let mut took = false;
         while let Drained::Batch(batch) = self.drain.take() {
+            took = true;
             let written = self.file.as_mut().map(|file| file.write_all(&batch));
             if let Some(Err(e)) = written {
                 // The program runs on; what follows is not kept.
@@ -329,6 +349,7 @@ impl One {
                 self.unwritten += batch.len() as u64;
             }
         }
+        took
     }
 
     /// The kernel saw this of one of its threads.

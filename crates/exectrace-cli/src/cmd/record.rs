@@ -1,5 +1,6 @@
 //! `exectrace record`: runs a program and records it, then says where its time went.
 
+use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::ffi::OsString;
 use std::io::Write;
@@ -228,11 +229,12 @@ fn observed(class: &str) -> String {
 }
 
 /// The library that is preloaded: the one inside, unless another one is named.
-fn library() -> Result<Vec<u8>, String> {
-    match std::env::var_os("EXECTRACE_PRELOAD_LIBRARY") {
-        Some(path) => std::fs::read(&path).map_err(|e| format!("{}: {e}", path.display())),
-        None => Ok(crate::preload::LIBRARY.to_vec()),
-    }
+fn library() -> Result<Cow<'static, [u8]>, String> {
+    let Some(path) = std::env::var_os("EXECTRACE_PRELOAD_LIBRARY") else {
+        return Ok(crate::preload::LIBRARY.into());
+    };
+    let read = std::fs::read(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+    Ok(read.into())
 }
 
 /// Says what came of it, and which processes are recorded on.

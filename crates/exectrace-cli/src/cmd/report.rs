@@ -106,7 +106,7 @@ const OBJECTS_MAX: usize = 64;
 /// Threads that are listed one by one.
 const THREADS: usize = 8;
 /// How descriptors begin from which a thread reads what others have to say.
-const STREAMS: [&str; 6] = ["socket:", "pipe:", "tcp ", "udp ", "unix ", "anon_inode:"];
+const STREAMS: [&str; 7] = ["socket:", "pipe:", "fifo ", "tcp ", "udp ", "unix ", "anon_inode:"];
 /// Distinct places that are kept; more are put together.
 const PLACES_MAX: usize = 4096;
 
