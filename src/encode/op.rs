@@ -9,6 +9,8 @@ pub enum Object {
     Address,
     /// A file descriptor.
     Descriptor,
+    /// One more than the first file descriptor that was found ready to be read; 0: none.
+    Ready,
     /// What the C library calls the thread.
     Thread,
     /// A process.
@@ -25,6 +27,7 @@ impl Object {
         match self {
             Object::Address => "address",
             Object::Descriptor => "descriptor",
+            Object::Ready => "ready descriptor + 1",
             Object::Thread => "thread",
             Object::Process => "process",
             Object::Nanos => "nanoseconds",
@@ -94,8 +97,8 @@ ops! {
     29 Remove "remove" "io" None;
     30 Rename "rename" "io" None;
     31 MakeFolder "mkdir" "io" None;
-    32 Poll "poll" "net" None;
-    33 Select "select" "net" None;
+    32 Poll "poll" "net" Ready;
+    33 Select "select" "net" Ready;
     34 EpollWait "epoll wait" "net" Descriptor;
     35 Resize "resize" "io" Descriptor;
     40 WaitProcess "wait for process" "process" Process;
@@ -116,6 +119,15 @@ impl Op {
             "locks" | "sleep" | "process" => !self.wakes(),
             "net" => !matches!(self, Op::Connect | Op::Send | Op::Resolve),
             _ => false,
+        }
+    }
+
+    /// The file descriptor that an object of it names.
+    pub fn descriptor(self, object: u64) -> Option<u64> {
+        match self.object() {
+            Object::Descriptor => Some(object),
+            Object::Ready => object.checked_sub(1),
+            _ => None,
         }
     }
 

@@ -393,6 +393,10 @@ impl Waits {
     fn key(&self, wait: &Wait) -> Option<Key> {
         match wait.op {
             Op::Read | Op::Receive => Some((Family::Stream, self.streams.read_at(wait.object)?)),
+            Op::Poll | Op::Select => {
+                let ready = wait.op.descriptor(wait.object)?;
+                Some((Family::Stream, self.streams.read_at(ready)?))
+            }
             Op::EpollWait => Some((Family::Poll, wait.object)),
             op => Some((family(op)?, wait.object)),
         }

@@ -121,10 +121,10 @@ fn each_way_to_wait_of_the_c_library() {
     let run = recorded(&folder, "./contenders");
     let kinds: BTreeSet<&str> = run.truths.iter().map(|t| t.what.as_str()).collect();
     let locks = ["mutex lock", "rwlock write", "rwlock read", "condvar wait", "semaphore wait"];
-    let others = ["barrier wait", "join", "read", "receive", "epoll wait"];
+    let others = ["barrier wait", "join", "read", "receive", "epoll wait", "poll", "select"];
     assert_eq!(kinds, locks.into_iter().chain(others).collect());
     // Without a network one round is missing.
-    let rounds = if run.truths.len() == 12 * 13 { 12 } else { 13 };
+    let rounds = if run.truths.len() == 14 * 13 { 14 } else { 15 };
     held_against_the_truth(&run, "kind", rounds);
 }
 

@@ -134,6 +134,60 @@ pub(crate) fn writes<R: Returned>(
     r
 }
 
+/// What a call looks at that waits for one of several descriptors.
+#[derive(Clone, Copy, Debug)]
+enum Polled {
+    /// A list, and its length.
+    List(*const pollfd, nfds_t),
+    /// Those to be read of so many, a bit each, in words of the machine; may be null.
+    Set(*const fd_set, c_int),
+}
+
+impl Polled {
+    /// The first descriptor that can be read, or is at its end.
+    ///
+    /// # Safety
+    /// - The call has written its answers, and found some.
+    unsafe fn ready(self) -> Option<u64> {
+        match self {
+            Polled::List(list, n) => {
+                // SAFETY: the caller's promise.
+                let mut all = (0..n as usize).map(|i| unsafe { list.wrapping_add(i).read() });
+                let ready = all.find(|p| p.revents & !(libc::POLLOUT | libc::POLLNVAL) != 0);
+                ready.and_then(|p| u64::try_from(p.fd).ok())
+            }
+            Polled::Set(set, n) => {
+                let words = set.cast::<usize>();
+                let bits = usize::BITS as usize;
+                // SAFETY: the caller's promise.
+                let has = |i: &usize| unsafe { *words.wrapping_add(i / bits) } >> (i % bits) & 1;
+                let n = if set.is_null() { 0 } else { usize::try_from(n).unwrap_or(0) };
+                (0..n).find(|i| has(i) != 0).map(|i| i as u64)
+            }
+        }
+    }
+}
+
+/// A wait for one of several descriptors: its object is the one that was ready.
+#[inline(always)]
+fn polls(class: Classes, op: Op, polled: Polled, call: impl FnOnce() -> c_int) -> c_int {
+    if !settings::wants(class) {
+        return call();
+    }
+    let wait = Waiting::begin(class, op, 0);
+    let r = call();
+    if r > 0 && wait.is_kept(false) {
+        // SAFETY: so the call has said.
+        if let Some(fd) = unsafe { polled.ready() } {
+            descriptors::describe(fd);
+            wait.of(fd + 1).end(r as u64, 0);
+            return r;
+        }
+    }
+    over(wait, op, 0, r.number(), false);
+    r
+}
+
 macro_rules! define_calls { ($(
     $name:ident: $class:ident $op:ident $how:ident($object:expr)
     fn($($arg:ident: $type:ty),* $(,)?) -> $result:ty;

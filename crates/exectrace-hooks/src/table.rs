@@ -198,17 +198,18 @@ macro_rules! each_call { ($($then:tt)*) => { $($then)*! {
     sendmsg: NET Send writes(fd(f)) fn(f: c_int, message: *const msghdr, flags: c_int) -> ssize_t;
     sendmmsg: NET Send writes(fd(f)) fn(f: c_int, messages: *mut mmsghdr, n: c_uint, flags: c_int)
         -> c_int;
-    poll: NET Poll short(0) fn(fds: *mut pollfd, n: nfds_t, limit: c_int) -> c_int;
-    ppoll: NET Poll short(0) fn(fds: *mut pollfd, n: nfds_t, limit: *const timespec,
-        mask: *const sigset_t) -> c_int;
-    __poll_chk: NET Poll short(0) fn(fds: *mut pollfd, n: nfds_t, limit: c_int, room: size_t)
+    poll: NET Poll polls(Polled::List(fds, n)) fn(fds: *mut pollfd, n: nfds_t, limit: c_int)
         -> c_int;
-    __ppoll_chk: NET Poll short(0) fn(fds: *mut pollfd, n: nfds_t, limit: *const timespec,
-        mask: *const sigset_t, room: size_t) -> c_int;
-    select: NET Select short(0) fn(n: c_int, r: *mut fd_set, w: *mut fd_set, e: *mut fd_set,
-        limit: *mut timeval) -> c_int;
-    pselect: NET Select short(0) fn(n: c_int, r: *mut fd_set, w: *mut fd_set, e: *mut fd_set,
+    ppoll: NET Poll polls(Polled::List(fds, n)) fn(fds: *mut pollfd, n: nfds_t,
         limit: *const timespec, mask: *const sigset_t) -> c_int;
+    __poll_chk: NET Poll polls(Polled::List(fds, n)) fn(fds: *mut pollfd, n: nfds_t, limit: c_int,
+        room: size_t) -> c_int;
+    __ppoll_chk: NET Poll polls(Polled::List(fds, n)) fn(fds: *mut pollfd, n: nfds_t,
+        limit: *const timespec, mask: *const sigset_t, room: size_t) -> c_int;
+    select: NET Select polls(Polled::Set(r, n)) fn(n: c_int, r: *mut fd_set, w: *mut fd_set,
+        e: *mut fd_set, limit: *mut timeval) -> c_int;
+    pselect: NET Select polls(Polled::Set(r, n)) fn(n: c_int, r: *mut fd_set, w: *mut fd_set,
+        e: *mut fd_set, limit: *const timespec, mask: *const sigset_t) -> c_int;
     epoll_wait: NET EpollWait short(fd(f)) fn(f: c_int, events: *mut epoll_event, n: c_int,
         limit: c_int) -> c_int;
     epoll_pwait: NET EpollWait short(fd(f)) fn(f: c_int, events: *mut epoll_event, n: c_int,

@@ -41,7 +41,8 @@ fn reads_writes_and_interruptions() {
         (Op::Receive, number("socket"), length),
         (Op::Read, number("event"), 8),
         (Op::Receive, number("tcp"), length),
-        (Op::Poll, 0, 1),
+        // Its object is one more than the descriptor that was ready.
+        (Op::Poll, pipe + 1, 1),
     ] {
         let waits = ended(t, op, object);
         assert!(waits.iter().any(|w| w.result == n), "{op:?} {object}: {waits:?}");

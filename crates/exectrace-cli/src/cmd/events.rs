@@ -402,6 +402,7 @@ fn push_call(line: &mut String, event: &Timed<'_>) -> bool {
         Object::Address => write!(line, " of {object:#x}"),
         Object::Nanos => write!(line, " of {}", time::duration(object)),
         Object::None => Ok(()),
+        Object::Ready => op.descriptor(object).map_or(Ok(()), |fd| write!(line, " of {fd}")),
         what => write!(line, " of {} {object}", what.name()),
     };
     let clock = event.session().clock();

@@ -370,9 +370,8 @@ impl Sums {
         let found = stack(wait.stack);
         let mut place = places::place(wait.op, found.as_ref());
         let ns = wait.duration_ns();
-        if let Some(file) = self.descriptors.get(&wait.object)
-            && wait.op.object() == Object::Descriptor
-        {
+        let of = wait.op.descriptor(wait.object);
+        if let Some(file) = of.and_then(|fd| self.descriptors.get(&fd)) {
             let is_stream = STREAMS.iter().any(|k| file.starts_with(k));
             if is_stream && matches!(wait.op, Op::Read | Op::Receive | Op::Accept) {
                 place.cause = Cause::Idle;
@@ -526,8 +525,8 @@ impl Sums {
         };
         let place = if most.place.is_empty() { "unknown code" } else { &most.place };
         let object = most.objects.iter().max_by_key(|(object, ns)| (**ns, **object));
-        let file = object.and_then(|(object, _)| self.descriptors.get(object));
-        let file = file.filter(|_| most.op.object() == Object::Descriptor);
+        let file = object.and_then(|(object, _)| most.op.descriptor(*object));
+        let file = file.and_then(|fd| self.descriptors.get(&fd));
         let mut text = format!(
             "The program had next to nothing to do: {} of the time of {} is {verb} {}",
             percent(most.total_ns, all),

@@ -185,7 +185,9 @@ pub fn ending(ending: Ending) -> &'static str {
 pub fn object(op: Op, object: u64) -> String {
     match op.object() {
         Object::Address => format!("{object:#x}"),
-        Object::Descriptor => format!("fd {object}"),
+        Object::Descriptor | Object::Ready => {
+            op.descriptor(object).map_or_else(String::new, |fd| format!("fd {fd}"))
+        }
         Object::Thread => format!("thread {object:#x}"),
         Object::Process => format!("process {object}"),
         Object::Nanos => time::short(object),
@@ -193,11 +195,19 @@ pub fn object(op: Op, object: u64) -> String {
     }
 }
 
+/// The same for programs: of a call that waits for several descriptors the ready one, or null.
+fn object_json(op: Op, object: u64) -> Value {
+    match op.object() {
+        Object::Ready => json!(op.descriptor(object)),
+        _ => json!(object),
+    }
+}
+
 /// What the waker of a piece did in that time.
 fn meanwhile(did: &Meanwhile) -> Value {
     let blocked: Vec<Value> = did
         .blocked()
-        .map(|b| json!({"kind": b.op.name(), "object": b.object, "ns": b.ns}))
+        .map(|b| json!({"kind": b.op.name(), "object": object_json(b.op, b.object), "ns": b.ns}))
         .collect();
     json!({"ns": did.ns, "running_ns": did.running_ns, "blocked": blocked})
 }
@@ -248,7 +258,7 @@ fn wait_json(
         "class": wait.op.class(),
         "primitive": place.primitive,
         "cause": place.cause.name(),
-        "object": wait.object,
+        "object": object_json(wait.op, wait.object),
         "began_ns": wait.began_ns,
         "ended_ns": wait.ended_ns,
         "duration_ns": wait.duration_ns(),

@@ -5,6 +5,7 @@
  * that let it go. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
+#include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdint.h>
@@ -13,6 +14,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -72,12 +74,13 @@ static void until_all_are_in(void) {
         usleep(300);
 }
 
-enum { MUTEX, WRITES, READS, SIGNAL, BROADCAST, SEM, BARRIER, JOIN, PIPE, EVENTFD, PAIR, POLL, TCP,
-    CASES };
+enum { MUTEX, WRITES, READS, SIGNAL, BROADCAST, SEM, BARRIER, JOIN, PIPE, EVENTFD, PAIR, POLL, LIST, SET,
+    TCP, CASES };
 static const char *kinds[CASES] = {"mutex lock", "rwlock write", "rwlock read", "condvar wait",
     "condvar wait", "semaphore wait", "barrier wait", "join", "read", "read", "receive", "epoll wait",
-    "receive"};
+    "poll", "select", "receive"};
 static int is_stream(int what) { return what >= PIPE; }
+static int has_own(int what) { return what == POLL || what == LIST || what == SET; }
 static int is_of_one(int what) { return what == READS || what == BROADCAST || what == BARRIER; }
 
 /* Lets one go, or all of them. */
@@ -97,7 +100,7 @@ static void release(int what) {
     case EVENTFD: check(write(event, &n, sizeof n), "eventfd"); break;
     case PAIR: check(send(pair[1], "x", 1, 0), "pair"); break;
     /* Each has its own, and is let go in the order of their numbers. */
-    case POLL: check(write(events[get(&inside)], &n, sizeof n), "event"); break;
+    case POLL: case LIST: case SET: check(write(events[get(&inside)], &n, sizeof n), "event"); break;
     case TCP: check(send(tcp[1], "x", 1, 0), "tcp"); break;
     }
 }
@@ -108,6 +111,12 @@ static void *contender(void *p) {
     char byte;
     uint64_t n;
     struct epoll_event ready;
+    /* At the first of the two nothing happens. */
+    struct pollfd list[] = {{ends[0], POLLIN, 0}, {events[at], POLLIN, 0}};
+    fd_set set;
+    FD_ZERO(&set);
+    if (has_own(what))
+        FD_SET(ends[0], &set), FD_SET(events[at], &set);
     __atomic_store_n(&waits_in[at], tid, __ATOMIC_SEQ_CST);
     __atomic_fetch_add(&about, 1, __ATOMIC_SEQ_CST);
     switch (what) {
@@ -127,6 +136,8 @@ static void *contender(void *p) {
     case EVENTFD: check(read(event, &n, sizeof n), "read"); break;
     case PAIR: check(recv(pair[0], &byte, 1, 0), "recv"); break;
     case POLL: check(epoll_wait(polls[at], &ready, 1, -1), "epoll_wait"); break;
+    case LIST: check(poll(list, 2, -1), "poll"); break;
+    case SET: check(select(FD_SETSIZE, &set, NULL, NULL, NULL), "select"); break;
     case TCP: check(recv(tcp[0], &byte, 1, 0), "recv"); break;
     }
     int is_last = log_turn() == threads - 1;
@@ -158,7 +169,7 @@ static void prepare(int what) {
     case PIPE: check(pipe(ends), "pipe"); break;
     case EVENTFD: event = check(eventfd(0, EFD_SEMAPHORE), "eventfd"); break;
     case PAIR: check(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), "socketpair"); break;
-    case POLL:
+    case POLL: case LIST: case SET:
         for (int i = 0; i < threads; i++) {
             struct epoll_event reads = {.events = EPOLLIN};
             events[i] = check(eventfd(0, 0), "eventfd"), polls[i] = check(epoll_create1(0), "epoll");

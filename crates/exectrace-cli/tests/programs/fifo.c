@@ -3,7 +3,9 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -15,15 +17,28 @@ static void must(int is_so)
 		abort();
 }
 
+/* Until the first thread sleeps, as the kernel says, and for a while. */
+static void await_reader(void)
+{
+	char text[512];
+	for (int seen = 0; seen < 10; usleep(1000)) {
+		FILE *f = fopen("/proc/self/stat", "r");
+		must(f != NULL);
+		char *state = fgets(text, sizeof text, f) ? strrchr(text, ')') : NULL;
+		seen = state && state[2] == 'S' ? seen + 1 : 0;
+		fclose(f);
+	}
+}
+
 static void *writer(void *unused)
 {
 	(void)unused;
 	int fd = open(name, O_WRONLY);
 	for (int i = 0; i < 2; i++) {
-		usleep(50 * 1000);
+		await_reader();
 		must(write(fd, "x", 1) == 1);
 	}
-	usleep(50 * 1000);
+	await_reader();
 	kill(getpid(), SIGKILL);
 	return NULL;
 }
