@@ -243,8 +243,19 @@ struct Seen {
 struct Object {
     wakes: VecDeque<Seen>,
     /// Its waits in `pending` that are not divided yet, oldest end first.
-    undivided: VecDeque<(u64, u64)>,
+    undivided: VecDeque<Undivided>,
     counts: Counts,
+}
+
+/// A wait that is not divided yet.
+#[derive(Clone, Copy, Debug)]
+struct Undivided {
+    /// What it is kept by in `pending`: its end, and a number.
+    of: (u64, u64),
+    thread: u32,
+    began_ns: u64,
+    /// Somebody woke it.
+    is_done: bool,
 }
 
 /// A wait that is over and not given out.
@@ -422,7 +433,9 @@ impl Waits {
             c.at_once += u64::from(at_once);
             c.timeouts += u64::from(timed_out);
             c.waited_ns = c.waited_ns.saturating_add(duration);
-            object.undivided.push_back(of);
+            let Wait { thread, began_ns, .. } = wait;
+            let is_done = wait.ending == Ending::Done;
+            object.undivided.push_back(Undivided { of, thread, began_ns, is_done });
         }
         self.releases(&wait);
         let Wait { began_ns, ended_ns, op, object, stack, .. } = wait;
@@ -490,8 +503,8 @@ impl Waits {
     fn divide_until(&mut self, key: Key, until_ns: u64) {
         loop {
             let Some(object) = self.objects.get_mut(&key) else { return };
-            let over = object.undivided.front().filter(|w| w.0 <= until_ns);
-            let Some(of) = over.copied() else { return };
+            let over = object.undivided.front().filter(|w| w.of.0 <= until_ns);
+            let Some(Undivided { of, .. }) = over.copied() else { return };
             object.undivided.pop_front();
             if let Some(pending) = self.pending.get_mut(&of) {
                 pending.divided = true;
@@ -513,7 +526,7 @@ impl Waits {
                 let key = pending.key.or_else(|| self.key(&pending.wait));
                 let mut object = key.and_then(|key| Some((key, self.objects.get_mut(&key)?)));
                 if let Some((_, object)) = &mut object
-                    && object.undivided.front() == Some(&of)
+                    && object.undivided.front().is_some_and(|w| w.of == of)
                 {
                     object.undivided.pop_front();
                 }
@@ -553,13 +566,41 @@ fn join(ends: &HashMap<u64, u64>, histories: &Histories, wait: &mut Wait) {
     wait.released_by = Some(by);
 }
 
+/// Most waits behind the one that is divided which are looked at.
+const AHEAD_MAX: usize = 64;
+
+/// Whether a wake came while a thread waited from then until then.
+fn is_inside(wake: &Waker, thread: u32, began_ns: u64, ended_ns: u64) -> bool {
+    wake.thread != thread && wake.ended_ns >= began_ns && wake.began_ns <= ended_ns
+}
+
+/// The wake that let a wait at a futex go on. The kernel wakes first who has slept longest, and
+/// says how many it woke: so the first that has one left to give when those have had theirs that
+/// began earlier, and were over later for want of a CPU.
+fn woken_by(object: &Object, wait: &Wait) -> Option<usize> {
+    let next = object.undivided.iter().take(AHEAD_MAX);
+    let mut ahead: Vec<&Undivided> =
+        next.filter(|w| w.is_done && w.began_ns < wait.began_ns).collect();
+    ahead.sort_by_key(|w| w.began_ns);
+    for (i, Seen { waker, left }) in object.wakes.iter().enumerate() {
+        let mut left = *left;
+        ahead.retain(|w| {
+            let takes = left > 0 && is_inside(waker, w.thread, w.began_ns, w.of.0);
+            left -= u64::from(takes);
+            !takes
+        });
+        if left > 0 && is_inside(waker, wait.thread, wait.began_ns, wait.ended_ns) {
+            return Some(i);
+        }
+    }
+    None
+}
+
 /// Of the wakes on an object those that lie inside the wait of a thread, and the one among them
 /// that let it go on.
 fn wakes_of(key: Key, object: &Object, wait: &Wait) -> (Vec<usize>, Option<usize>) {
     let (began, ended) = (wait.began_ns, wait.ended_ns);
-    let inside = |s: &Seen| {
-        s.waker.thread != wait.thread && s.waker.ended_ns >= began && s.waker.began_ns <= ended
-    };
+    let inside = |s: &Seen| is_inside(&s.waker, wait.thread, began, ended);
     let all: Vec<usize> = (0..object.wakes.len()).filter(|i| inside(&object.wakes[*i])).collect();
     let mut can = all.iter().copied().filter(|i| object.wakes[*i].left > 0);
     let of = match key.0 {
@@ -574,6 +615,8 @@ fn wakes_of(key: Key, object: &Object, wait: &Wait) -> (Vec<usize>, Option<usize
             let since = |i: &usize| object.wakes[*i].waker.began_ns >= began;
             first.into_iter().chain(can).find(since).or(first)
         }
+        Family::Futex => woken_by(object, wait).or_else(|| can.next_back()),
+        // A call of the C library may sleep several times, and is over at the last wake.
         _ => can.next_back(),
     };
     (all, of)
@@ -669,6 +712,43 @@ mod tests {
     fn all(w: &mut Waits) -> Vec<Wait> {
         w.settle(u64::MAX);
         std::iter::from_fn(|| w.next_wait()).collect()
+    }
+
+    #[test]
+    fn who_slept_longest_is_woken_first() {
+        let by = |waits: &[Wait]| -> Vec<(u32, u32)> {
+            waits.iter().map(|w| (w.thread, w.released_by.unwrap().thread)).collect()
+        };
+        // Thread 7 is woken at 100 and has no CPU before 210; thread 8 is woken at 200.
+        let mut w = Waits::new();
+        w.wake((Family::Futex, 64), 1, waker(1, 100));
+        w.wake((Family::Futex, 64), 1, waker(2, 200));
+        w.wait(wait(7, 10, 210, Ending::Done));
+        w.wait(wait(8, 150, 211, Ending::Done));
+        assert_eq!(by(&all(&mut w)), [(7, 1), (8, 2)]);
+        // Both wait from the beginning, and who was woken first is over last.
+        let mut w = Waits::new();
+        w.wake((Family::Futex, 64), 1, waker(1, 100));
+        w.wake((Family::Futex, 64), 1, waker(2, 200));
+        w.wait(wait(8, 20, 210, Ending::Done));
+        w.wait(wait(7, 10, 220, Ending::Done));
+        assert_eq!(by(&all(&mut w)), [(8, 2), (7, 1)]);
+        // One whose time was over took none.
+        let mut w = Waits::new();
+        w.wake((Family::Futex, 64), 1, waker(1, 100));
+        w.wait(wait(8, 20, 110, Ending::Done));
+        w.wait(wait(7, 10, 220, Ending::TimedOut));
+        let waits = all(&mut w);
+        assert_eq!(waits[0].released_by.map(|by| by.thread), Some(1));
+        assert_eq!(waits[1].released_by, None);
+        // One call wakes two.
+        let mut w = Waits::new();
+        w.wake((Family::Futex, 64), 2, waker(1, 100));
+        w.wake((Family::Futex, 64), 1, waker(2, 200));
+        w.wait(wait(9, 30, 205, Ending::Done));
+        w.wait(wait(8, 20, 210, Ending::Done));
+        w.wait(wait(7, 10, 220, Ending::Done));
+        assert_eq!(by(&all(&mut w)), [(9, 2), (8, 1), (7, 1)]);
     }
 
     #[test]
