@@ -89,6 +89,12 @@ fn it_has_a_bound_and_knows_a_lock_that_is_taken_at_many_places() {
     let threads = format!("of the {THREADS} threads `long`");
     assert!(first.contains(&threads), "{first}");
     assert!(report.contains(&format!("{}..", "d".repeat(20))), "{report}");
+    // Without stacks nobody knows where, but who is known.
+    let without = ["record", "--no-report", "--no-stacks", "-o", "b.trace", "--", "./long"];
+    exectrace(&folder, &without);
+    let (bare, _) = exectrace(&folder, &["report", "b.trace"]);
+    let bare = String::from_utf8(bare).unwrap();
+    assert!(bare.lines().next().unwrap_or_default().contains(" until `long ("), "{bare}");
     // For programs nothing is cut.
     let (json, _) = exectrace(&folder, &["report", "--json", "a.trace"]);
     let json: Value = serde_json::from_slice(&json).unwrap();
@@ -153,6 +159,12 @@ fn a_lock_that_burns_calls_and_never_sleeps_is_what_a_report_says_first() {
     let last = report.lines().find(|l| l.contains("waits that returned at once")).unwrap();
     assert!(last.contains("burns calls: 100,000 waits"), "{report}");
     assert!(last.contains(", 100,000 wakes of nobody, 0 waits that slept."), "{report}");
+    let without = ["record", "--no-report", "--no-stacks", "-o", "b.trace", "--", "./long"];
+    exectrace(&folder, &without);
+    let (bare, _) = exectrace(&folder, &["report", "b.trace"]);
+    let bare = String::from_utf8(bare).unwrap();
+    assert!(bare.starts_with("A lock burns "), "{bare}");
+    assert!(bare.contains("\nA lock (at 0x"), "{bare}");
     let (json, _) = exectrace(&folder, &["report", "--json", "a.trace"]);
     let json: Value = serde_json::from_slice(&json).unwrap();
     assert_eq!(json["lost"], 0);

@@ -221,25 +221,6 @@ impl Released {
     }
 }
 
-/// Who released most of what was waited for here, as the end of a sentence.
-fn released_by(groups: &[&Group]) -> String {
-    let mut text = String::new();
-    let total: u64 = groups.iter().map(|g| g.total_ns).sum();
-    let mut by: BTreeMap<&str, Released> = BTreeMap::new();
-    for ((_, from), released) in groups.iter().flat_map(|g| &g.releasers) {
-        by.entry(from).or_default().add(released);
-    }
-    if let Some((from, released)) = by.into_iter().max_by_key(|(_, r)| r.ns) {
-        let (share, from) = (percent(released.ns, total), shortened(from));
-        text.push_str(&format!(", {share} of it until `{from}` released it"));
-        let did = released.meanwhile();
-        if !did.is_empty() {
-            text.push_str(&format!(", which was {did} meanwhile"));
-        }
-    }
-    text
-}
-
 /// A share with its sign.
 fn percent(part: u64, whole: u64) -> String {
     format!("{} %", time::percent(part, whole))
@@ -585,8 +566,29 @@ impl Sums {
             percent(waited, of),
             if first.place.is_empty() { "unknown code".into() } else { shortened(&first.place) },
         );
-        text.push_str(&released_by(groups));
+        text.push_str(&self.released_by(groups));
         text.push('.');
+        text
+    }
+
+    /// Who released most of what was waited for here, as the end of a sentence: the call that did,
+    /// or the thread where there are no stacks.
+    fn released_by(&self, groups: &[&Group]) -> String {
+        let total: u64 = groups.iter().map(|g| g.total_ns).sum();
+        let mut by: BTreeMap<String, Released> = BTreeMap::new();
+        for ((thread, from), released) in groups.iter().flat_map(|g| &g.releasers) {
+            let who = if from.is_empty() { self.thread_name(*thread) } else { shortened(from) };
+            by.entry(who).or_default().add(released);
+        }
+        let Some((from, released)) = by.into_iter().max_by_key(|(_, r)| r.ns) else {
+            return String::new();
+        };
+        let mut text =
+            format!(", {} of it until `{from}` released it", percent(released.ns, total));
+        let did = released.meanwhile();
+        if !did.is_empty() {
+            text.push_str(&format!(", which was {did} meanwhile"));
+        }
         text
     }
 
@@ -631,7 +633,7 @@ impl Sums {
         let most = self.groups.values().max_by_key(|g| (by(g), &g.place));
         match most.filter(|g| by(g) > 0 && !g.place.is_empty()) {
             Some(g) => format!("The {} in {}", g.object_name(), shortened(&g.place)),
-            None => format!("The lock at {object:#x}"),
+            None => "A lock".into(),
         }
     }
 
@@ -890,7 +892,7 @@ impl Sums {
     fn print_storms(&self, out: &mut Out) -> Result<(), Failure> {
         for (object, c) in self.storms().take(3) {
             out.put(format_args!(
-                "\n{} ({object:#x}) burns calls: {} waits that returned at once, {} wakes of \
+                "\n{} (at {object:#x}) burns calls: {} waits that returned at once, {} wakes of \
                  nobody, {} waits that slept.\n",
                 self.burning(object),
                 time::count(c.at_once),
