@@ -12,8 +12,8 @@ use trace::encode::op::Op;
 
 use crate::waits::StackKey;
 
-/// Most waits of a thread that are kept: some 50 ms of a thread that blocks without pause.
-pub const EACH_MAX: usize = 4096;
+/// Most waits of a thread that are kept: some 200 ms of a thread that blocks without pause.
+pub const EACH_MAX: usize = 1 << 14;
 /// Most waits that are kept in all; 48 MiB.
 pub const ALL_MAX: usize = 1 << 20;
 /// A wait below this is running: a call that had nothing to wait for.
