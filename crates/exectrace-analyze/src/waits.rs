@@ -39,8 +39,8 @@ pub const OBJECTS_MAX: usize = 1 << 16;
 pub const WAKES_MAX: usize = 256;
 /// The same of a stream: the first of them is what releases.
 const WRITES_MAX: usize = 32;
-/// How long after a wait's end a wake that ended it may still be written: the waker may lose its CPU
-/// to the thread that it woke. On two busy CPUs it took up to 160 ms.
+/// How long after a wait's end a wake that ended it may still be written: the waker may lose its
+/// CPU to the thread that it woke. On two busy CPUs it took up to 160 ms.
 pub const LATE_NS: u64 = 200_000_000;
 
 const EAGAIN: u64 = 11;
