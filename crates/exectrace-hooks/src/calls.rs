@@ -8,6 +8,7 @@
 //! other call may be one that never ends, of which the stack is to be known.
 
 use std::ffi::c_int;
+use std::ffi::c_short;
 
 use trace::encode::op::Object;
 use trace::encode::op::Op;
@@ -143,8 +144,18 @@ enum Polled {
     Set(*const fd_set, c_int),
 }
 
+/// What `poll` says of a descriptor that can be read, or is at its end.
+const CAN_BE_READ: c_short = libc::POLLIN
+    | libc::POLLPRI
+    | libc::POLLRDNORM
+    | libc::POLLRDBAND
+    | libc::POLLRDHUP
+    | libc::POLLHUP
+    | libc::POLLERR;
+
 impl Polled {
-    /// The first descriptor that can be read, or is at its end.
+    /// The first descriptor that can be read, or is at its end. To the kernel it is all one how
+    /// the program has aligned what it passes.
     ///
     /// # Safety
     /// - The call has written its answers, and found some.
@@ -152,17 +163,17 @@ impl Polled {
         match self {
             Polled::List(list, n) => {
                 // SAFETY: the caller's promise.
-                let mut all = (0..n as usize).map(|i| unsafe { list.wrapping_add(i).read() });
-                let ready = all.find(|p| p.revents & !(libc::POLLOUT | libc::POLLNVAL) != 0);
+                let one = |i| unsafe { list.wrapping_add(i).read_unaligned() };
+                let ready = (0..n as usize).map(one).find(|p| p.revents & CAN_BE_READ != 0);
                 ready.and_then(|p| u64::try_from(p.fd).ok())
             }
             Polled::Set(set, n) => {
                 let words = set.cast::<usize>();
                 let bits = usize::BITS as usize;
                 // SAFETY: the caller's promise.
-                let has = |i: &usize| unsafe { *words.wrapping_add(i / bits) } >> (i % bits) & 1;
+                let word = |at| unsafe { words.wrapping_add(at).read_unaligned() };
                 let n = if set.is_null() { 0 } else { usize::try_from(n).unwrap_or(0) };
-                (0..n).find(|i| has(i) != 0).map(|i| i as u64)
+                (0..n).find(|i| word(i / bits) >> (i % bits) & 1 != 0).map(|i| i as u64)
             }
         }
     }
@@ -207,3 +218,40 @@ macro_rules! define_calls { ($(
 #[allow(clippy::wildcard_imports)] // The signatures' types.
 use crate::c::*;
 each_call!(define_calls);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ready(polled: Polled) -> Option<u64> {
+        // SAFETY: what the tests pass is there, as long as they say.
+        unsafe { polled.ready() }
+    }
+
+    #[test]
+    fn the_ready_descriptor_is_the_first_that_can_be_read() {
+        let one = |fd, revents| pollfd { fd, events: 0, revents };
+        let written = libc::POLLOUT | libc::POLLWRNORM | libc::POLLWRBAND;
+        let list = [one(-1, 0), one(3, 0), one(4, written), one(5, libc::POLLNVAL)];
+        assert_eq!(ready(Polled::List(list.as_ptr(), 4)), None);
+        for can in [libc::POLLIN, libc::POLLHUP, libc::POLLERR | libc::POLLOUT, libc::POLLRDNORM] {
+            let list = [list[2], one(0, can), one(7, libc::POLLIN)];
+            assert_eq!(ready(Polled::List(list.as_ptr(), 3)), Some(0), "{can}");
+        }
+        assert_eq!(ready(Polled::List(std::ptr::null(), 0)), None);
+    }
+
+    #[test]
+    fn sets_are_looked_at_up_to_their_length_however_they_are_aligned() {
+        let mut bytes = [0u8; 129];
+        let set = bytes[1..].as_mut_ptr();
+        // SAFETY: within the array: the bit 70.
+        unsafe { *set.wrapping_add(70 / 8) = 1 << (70 % 8) };
+        let of = |n| ready(Polled::Set(set.cast_const().cast(), n));
+        assert_eq!(
+            (of(1024), of(71), of(70), of(0), of(-1)),
+            (Some(70), Some(70), None, None, None)
+        );
+        assert_eq!(ready(Polled::Set(std::ptr::null(), 1024)), None);
+    }
+}
