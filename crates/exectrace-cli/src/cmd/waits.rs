@@ -42,7 +42,8 @@ known of who held the lock: known (the lock named its owner), likely (the first 
 contended lock), unknown.
 
 JSON lines: thread, kind, class, object (of poll and select the descriptor that could be read, or
-null), began_ns, ended_ns, duration_ns, ending (done, at once, timed out, failed, never), result, errno, stack, stack_walk (how that was walked: frame pointers,
+null), began_ns, ended_ns, duration_ns, ending (done, at once, timed out, failed, never), result,
+errno, stack, stack_walk (how that was walked: frame pointers,
 tables, guesses where there were no tables; cut and lost: there are more frames),
 released_by {thread, kind, began_ns, ended_ns, stack} or null,
 blocked_ns and woken_ns (null where the kernel's switches are not in the trace): of the wait,
